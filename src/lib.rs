@@ -1,0 +1,3 @@
+//! veinfs finds directory structures by declarative patterns and mounts them as folders.
+pub mod entry;
+pub mod pattern;

@@ -1,0 +1,2 @@
+//! The `veinfs` command.
+fn main() {}
