@@ -1,3 +1,6 @@
 //! veinfs finds directory structures by declarative patterns and mounts them as folders.
+pub mod automaton;
 pub mod entry;
+pub mod matcher;
 pub mod pattern;
+pub mod view;

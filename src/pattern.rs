@@ -6,6 +6,8 @@
 
 use std::collections::BTreeMap;
 
+pub mod compile;
+pub mod glob;
 pub mod load;
 
 /// The deepest nesting of subpatterns; deeper ones are an error.

@@ -1,0 +1,3 @@
+//! The virtual tree.
+pub mod layout;
+pub mod name;
