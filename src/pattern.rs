@@ -6,6 +6,7 @@
 
 use std::collections::BTreeMap;
 
+pub mod library;
 pub mod load;
 
 /// The deepest nesting of subpatterns; deeper ones are an error.
