@@ -3,4 +3,5 @@ pub mod automaton;
 pub mod entry;
 pub mod matcher;
 pub mod pattern;
+pub mod source;
 pub mod view;

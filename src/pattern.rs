@@ -8,6 +8,7 @@ use std::collections::BTreeMap;
 
 pub mod compile;
 pub mod glob;
+pub mod library;
 pub mod load;
 
 /// The deepest nesting of subpatterns; deeper ones are an error.

@@ -1,0 +1,135 @@
+//! Where trees come from: one trait for all back ends.
+//!
+//! A source hands out [`Handle`]s to directories; everything else is asked relative to a handle, so that no path is
+//! resolved from the root twice and nothing moves underneath between two questions.
+
+use std::ffi::CStr;
+use std::fmt::Debug;
+use std::io;
+use std::os::fd::OwnedFd;
+
+use crate::automaton::Test;
+use crate::entry::Kind;
+
+pub mod local;
+
+/// An open directory of a source.
+#[derive(Debug)]
+pub struct Handle(pub(crate) OwnedFd);
+
+/// What an entry is before links are looked at.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum RawKind {
+    /// A regular file.
+    File,
+    /// A directory.
+    Dir,
+    /// A symbolic link to anything.
+    Link,
+    /// FIFO, socket or device.
+    Special,
+}
+
+/// Attributes of a file, directory or link, as `statx(2)` gives them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Stat {
+    /// Major and minor number of the device, as one number.
+    pub dev: u64,
+    /// The inode's number on it.
+    pub ino: u64,
+    /// Type and permission bits (`st_mode`).
+    pub mode: u32,
+    /// Hard links.
+    pub nlink: u32,
+    /// Owner.
+    pub uid: u32,
+    /// Group.
+    pub gid: u32,
+    /// Device number of a device node, as major and minor.
+    pub rdev: (u32, u32),
+    /// Size in bytes.
+    pub size: u64,
+    /// Allocated blocks of 512 bytes.
+    pub blocks: u64,
+    /// Preferred block size in bytes.
+    pub blksize: u32,
+    /// Access, modification, change and birth time in seconds and nanoseconds since the epoch.
+    pub atime: (i64, u32),
+    /// See `atime`.
+    pub mtime: (i64, u32),
+    /// See `atime`.
+    pub ctime: (i64, u32),
+    /// See `atime`; zero where the file system does not tell.
+    pub btime: (i64, u32),
+}
+
+impl Stat {
+    /// True for a directory.
+    pub fn is_dir(&self) -> bool {
+        self.mode & libc::S_IFMT == libc::S_IFDIR
+    }
+
+    /// True for a regular file.
+    pub fn is_file(&self) -> bool {
+        self.mode & libc::S_IFMT == libc::S_IFREG
+    }
+
+    /// True for a symbolic link.
+    pub fn is_link(&self) -> bool {
+        self.mode & libc::S_IFMT == libc::S_IFLNK
+    }
+}
+
+/// A buffer for directory entries, one for each thread; 32 KiB is what glibc uses, and larger ones measured no better.
+pub struct ListBuffer(pub(crate) Box<[std::mem::MaybeUninit<u8>]>);
+
+impl Default for ListBuffer {
+    fn default() -> Self {
+        Self(Box::new_uninit_slice(32 << 10))
+    }
+}
+
+impl Debug for ListBuffer {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("ListBuffer")
+    }
+}
+
+/// A tree of directories and files that is only ever read.
+pub trait Source: Send + Sync + Debug {
+    /// Opens the root.
+    ///
+    /// # Errors
+    /// Those of the file system, also in all other methods.
+    fn open_root(&self) -> io::Result<Handle>;
+
+    /// Opens a directory below `base`; `tail` is a relative path of real directories, none of which may be a link.
+    fn open_dir(&self, base: &Handle, tail: &CStr) -> io::Result<Handle>;
+
+    /// Opens the directory that the link `name` in `dir` leads to.
+    fn open_link(&self, dir: &Handle, name: &CStr) -> io::Result<Handle>;
+
+    /// Calls `each` for every entry but `.` and `..`, in no particular order.
+    fn list(&self, dir: &Handle, buffer: &mut ListBuffer, each: &mut dyn FnMut(&CStr, RawKind)) -> io::Result<()>;
+
+    /// What the link `name` is to a pattern: [`Kind::LinkDir`] or [`Kind::LinkFile`].
+    fn link_kind(&self, dir: &Handle, name: &CStr) -> Kind;
+
+    /// Device and inode of an open directory.
+    fn identity(&self, dir: &Handle) -> io::Result<(u64, u64)>;
+
+    /// Whether a file passes a test; links are followed, and a dangling one passes none.
+    fn test(&self, dir: &Handle, name: &CStr, test: &Test) -> io::Result<bool>;
+
+    /// Attributes of an entry, of what it leads to if `follow`.
+    fn stat(&self, dir: &Handle, name: &CStr, follow: bool) -> io::Result<Stat>;
+
+    /// Attributes of an open directory.
+    fn stat_dir(&self, dir: &Handle) -> io::Result<Stat>;
+
+    /// The text of a link.
+    fn read_link(&self, dir: &Handle, name: &CStr) -> io::Result<Vec<u8>>;
+
+    /// Opens a file to read; links are followed only if `follow`.
+    fn open_file(&self, dir: &Handle, name: &CStr, follow: bool) -> io::Result<OwnedFd>;
+}
