@@ -77,6 +77,8 @@ pub struct Automaton {
     pub(crate) any_dir: bool,
     /// States that some state asks of its child directories.
     pub(crate) subs: Bits,
+    /// States of `**`, which ask themselves of their child directories.
+    pub(crate) recursive: Bits,
 }
 
 /// What a pattern is besides its state.
@@ -190,6 +192,16 @@ impl Automaton {
     /// A pattern by number.
     pub fn top(&self, id: PatternId) -> &Top {
         &self.tops[id.index()]
+    }
+
+    /// True if a pattern has `**`.
+    pub(crate) fn has_recursion(&self) -> bool {
+        !self.recursive.is_empty()
+    }
+
+    /// Removes the states of `**`.
+    pub(crate) fn drop_recursive(&self, states: &mut Bits) {
+        states.remove(&self.recursive);
     }
 
     /// The name of a capture.

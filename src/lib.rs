@@ -1,7 +1,10 @@
 //! veinfs finds directory structures by declarative patterns and mounts them as folders.
 pub mod automaton;
 pub mod entry;
+pub mod listing;
 pub mod matcher;
 pub mod pattern;
+pub mod reader;
 pub mod source;
 pub mod view;
+pub mod walk;

@@ -152,6 +152,15 @@ pub struct Verdict {
     pub given_up: Vec<StateId>,
 }
 
+impl Verdict {
+    /// A directory in no state.
+    pub fn empty(automaton: &Automaton) -> Self {
+        let states = automaton.states.len();
+        let summary = Summary { yes: Bits::new(states), may: Bits::new(states), values: Vec::new() };
+        Self { summary, ..Self::default() }
+    }
+}
+
 /// Answers a test of a file in the directory being judged: `None` if the file cannot be read.
 pub type Probe<'a> = &'a dyn Fn(&[u8], TestId) -> Option<bool>;
 
@@ -220,9 +229,7 @@ impl Answer {
 impl Automaton {
     /// Judges a directory once, for every state that could hold, or only for those of `wanted`.
     pub fn judge(&self, offer: &Offer<'_>, wanted: Option<&Bits>) -> Verdict {
-        let mut verdict = Verdict::default();
-        verdict.summary.yes = Bits::new(self.states.len());
-        verdict.summary.may = Bits::new(self.states.len());
+        let mut verdict = Verdict::empty(self);
         let mut judge = |id: StateId| {
             if wanted.is_none_or(|wanted| wanted.contains(id.index())) && self.name_holds(self.state(id), offer.own) {
                 self.judge_state(id, offer, &mut verdict);
@@ -360,7 +367,9 @@ impl Automaton {
         let Expr::All(parts) = &self.state(state).body else { return Vec::new() };
         let recommended = parts.iter().filter(|part| part.role == Role::Recommended);
         recommended
-            .filter(|part| self.answer(&part.expr, offer).is_ok_and(|answer| !answer.may && !answer.holds_with(captures)))
+            .filter(|part| {
+                self.answer(&part.expr, offer).is_ok_and(|answer| !answer.may && !answer.holds_with(captures))
+            })
             .filter_map(|part| part.label.clone())
             .collect()
     }
@@ -494,9 +503,7 @@ impl Automaton {
         }
         let items = self.items(of, offer)?;
         let within = |sure: u32| (sure >= min, max.is_none_or(|max| sure.saturating_add(items.unknown) <= max));
-        let possible = |sure: u32| {
-            sure.saturating_add(items.unknown) >= min && max.is_none_or(|max| sure <= max)
-        };
+        let possible = |sure: u32| sure.saturating_add(items.unknown) >= min && max.is_none_or(|max| sure <= max);
         let all = items.files.iter().fold(0u32, |sum, (_, count)| sum.saturating_add(*count));
         if min == 0 || items.files.iter().all(|(ways, _)| ways.iter().all(Mapping::is_empty)) {
             return Ok(match within(all) {

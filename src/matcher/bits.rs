@@ -30,6 +30,11 @@ impl Bits {
         self.0.iter_mut().zip(&other.0).for_each(|(word, more)| *word |= more);
     }
 
+    /// Removes all of another set.
+    pub fn remove(&mut self, other: &Bits) {
+        self.0.iter_mut().zip(&other.0).for_each(|(word, less)| *word &= !less);
+    }
+
     /// True if the two have a number in common.
     #[inline]
     pub fn meets(&self, other: &Bits) -> bool {

@@ -49,8 +49,7 @@ impl NameSet {
     /// Compiles the set; a glob's place in `globs` is its [`GlobId`].
     pub fn new(globs: Vec<Glob>, captures: Vec<Capture>) -> Result<Self, TooLarge> {
         let end = || Hir::look(Look::End);
-        let expressions: Vec<Hir> =
-            globs.iter().map(|glob| Hir::concat(vec![glob.to_hir(&captures), end()])).collect();
+        let expressions: Vec<Hir> = globs.iter().map(|glob| Hir::concat(vec![glob.to_hir(&captures), end()])).collect();
         let too_large = |error: &dyn std::error::Error| TooLarge(error.to_string());
         let config =
             thompson::Config::new().utf8(false).which_captures(WhichCaptures::None).nfa_size_limit(Some(NFA_BYTES));
@@ -58,17 +57,11 @@ impl NameSet {
             .configure(config)
             .build_many_from_hir(&expressions)
             .map_err(|error| too_large(&error))?;
-        let config = Config::new()
-            .match_kind(MatchKind::All)
-            .cache_capacity(CACHE_BYTES)
-            .skip_cache_capacity_check(true);
+        let config =
+            Config::new().match_kind(MatchKind::All).cache_capacity(CACHE_BYTES).skip_cache_capacity_check(true);
         let dfa = DFA::builder().configure(config).build_from_nfa(nfa).map_err(|error| too_large(&error))?;
-        let by_character = (0..)
-            .map(GlobId)
-            .zip(&globs)
-            .filter(|(_, glob)| glob.counts_characters())
-            .map(|(id, _)| id)
-            .collect();
+        let by_character =
+            (0..).map(GlobId).zip(&globs).filter(|(_, glob)| glob.counts_characters()).map(|(id, _)| id).collect();
         Ok(Self { globs, captures, by_character, dfa })
     }
 
@@ -106,7 +99,9 @@ impl NameSet {
         if self.run(&mut cache.0, name, into).is_none() {
             // The lazy DFA gives up only where its configuration tells it to, which ours does not; exact all the same.
             into.clear();
-            into.extend((0..).map(GlobId).zip(&self.globs).filter(|(_, g)| g.matches(name, &self.captures)).map(|(i, _)| i));
+            into.extend(
+                (0..).map(GlobId).zip(&self.globs).filter(|(_, g)| g.matches(name, &self.captures)).map(|(i, _)| i),
+            );
         } else if !self.by_character.is_empty() && std::str::from_utf8(name).is_err() {
             into.retain(|id| !self.globs[id.index()].counts_characters());
             into.extend(self.by_character.iter().filter(|id| self.glob(**id).matches(name, &self.captures)));

@@ -26,7 +26,9 @@ pub fn compile(patterns: &[Pattern]) -> Result<Automaton, Vec<PatternError>> {
     let mut compiler = Compiler::default();
     let mut tops = Vec::new();
     for pattern in patterns {
-        if let Some(twin) = patterns.iter().take_while(|other| !std::ptr::eq(*other, pattern)).find(|other| other.name == pattern.name) {
+        if let Some(twin) =
+            patterns.iter().take_while(|other| !std::ptr::eq(*other, pattern)).find(|other| other.name == pattern.name)
+        {
             compiler.errors.push(PatternError {
                 origin: pattern.origin.clone(),
                 place: key(&pattern.place, "name"),
@@ -37,7 +39,8 @@ pub fn compile(patterns: &[Pattern]) -> Result<Automaton, Vec<PatternError>> {
         compiler.origin = pattern.origin.clone();
         let first_capture = compiler.captures.len();
         let state = compiler.subpattern(&pattern.root, &Scope::default(), &pattern.place);
-        let captures: Vec<CaptureId> = (first_capture as u32..).take(pattern.root.captures.len()).map(CaptureId).collect();
+        let captures: Vec<CaptureId> =
+            (first_capture as u32..).take(pattern.root.captures.len()).map(CaptureId).collect();
         let names: Vec<(&str, CaptureId)> =
             pattern.root.captures.keys().map(String::as_str).zip(captures.iter().copied()).collect();
         let layout = pattern.layout.as_ref().and_then(|text| {
@@ -45,7 +48,14 @@ pub fn compile(patterns: &[Pattern]) -> Result<Automaton, Vec<PatternError>> {
                 .map_err(|error| compiler.error(&key(&pattern.place, "layout"), error.message, error.hint))
                 .ok()
         });
-        tops.push(Top { name: pattern.name.clone(), state, prune: pattern.prune, opaque: pattern.root.opaque, layout, captures });
+        tops.push(Top {
+            name: pattern.name.clone(),
+            state,
+            prune: pattern.prune,
+            opaque: pattern.root.opaque,
+            layout,
+            captures,
+        });
     }
     compiler.finish(tops)
 }
@@ -95,7 +105,11 @@ impl Compiler {
         match Glob::parse(text, &scope.captures, fold) {
             Ok(glob) => Some(glob),
             Err(error) => {
-                self.error(place, format!("in glob `{text}`, character {}: {}", error.column, error.message), error.hint);
+                self.error(
+                    place,
+                    format!("in glob `{text}`, character {}: {}", error.column, error.message),
+                    error.hint,
+                );
                 None
             }
         }
@@ -129,8 +143,14 @@ impl Compiler {
             let place = key(&key(place, "captures"), name);
             let id = CaptureId(self.captures.len() as u32);
             let fold = inner.case_insensitive;
-            let regex = regex::bytes::RegexBuilder::new(expression).case_insensitive(fold).size_limit(CAPTURE_BYTES).build();
-            let hir = regex_syntax::ParserBuilder::new().case_insensitive(fold).utf8(false).nest_limit(100).build().parse(expression);
+            let regex =
+                regex::bytes::RegexBuilder::new(expression).case_insensitive(fold).size_limit(CAPTURE_BYTES).build();
+            let hir = regex_syntax::ParserBuilder::new()
+                .case_insensitive(fold)
+                .utf8(false)
+                .nest_limit(100)
+                .build()
+                .parse(expression);
             let compiled = match (regex, hir) {
                 (Ok(_), Ok(hir)) if hir.properties().look_set().is_empty() => {
                     // Built again between anchors: a value matches whole.
@@ -168,9 +188,11 @@ impl Compiler {
 
     fn subpattern(&mut self, pattern: &Subpattern, scope: &Scope, place: &str) -> StateId {
         let (scope, declares) = self.declare(pattern, scope, place);
-        let name = pattern.body.directory_name.as_ref().and_then(|text| {
-            self.name_glob(text, &scope, scope.case_insensitive, &key(place, "directory_name"))
-        });
+        let name = pattern
+            .body
+            .directory_name
+            .as_ref()
+            .and_then(|text| self.name_glob(text, &scope, scope.case_insensitive, &key(place, "directory_name")));
         let forbidden_names = self.globs(&pattern.forbidden_names, &scope, &key(place, "forbidden_names"));
         let forbidden_ancestors = self.globs(&pattern.forbidden_ancestors, &scope, &key(place, "forbidden_ancestors"));
         let mut parts = self.body(&pattern.body, &scope, place);
@@ -259,7 +281,11 @@ impl Compiler {
             }
         };
         if parts.len() > super::MAX_DEPTH {
-            self.error(place, format!("a path of {} components", parts.len()), Some(format!("at most {}", super::MAX_DEPTH)));
+            self.error(
+                place,
+                format!("a path of {} components", parts.len()),
+                Some(format!("at most {}", super::MAX_DEPTH)),
+            );
             return nothing;
         }
         parts.dedup_by(|b, a| *a == "**" && *b == "**");
@@ -286,7 +312,15 @@ impl Compiler {
     }
 
     /// The atoms of a directory that stand for `file` below `dirs`; `None` after an error.
-    fn below(&mut self, dirs: &[&str], file: Atom, counts: bool, scope: &Scope, fold: bool, place: &str) -> Option<Vec<Atom>> {
+    fn below(
+        &mut self,
+        dirs: &[&str],
+        file: Atom,
+        counts: bool,
+        scope: &Scope,
+        fold: bool,
+        place: &str,
+    ) -> Option<Vec<Atom>> {
         let Some((dir, rest)) = dirs.split_first() else { return Some(vec![file]) };
         let inner = self.below(rest, file, counts, scope, fold, place)?;
         let state = |name, atoms: Vec<Atom>| State {
@@ -384,7 +418,11 @@ impl Compiler {
     fn finish(mut self, tops: Vec<Top>) -> Result<Automaton, Vec<PatternError>> {
         for (parts, what) in [(self.states.len(), "subpatterns"), (self.globs.len(), "globs")] {
             if parts > MAX_PARTS {
-                self.error("", format!("{parts} {what} in all patterns together"), Some(format!("at most {MAX_PARTS}")));
+                self.error(
+                    "",
+                    format!("{parts} {what} in all patterns together"),
+                    Some(format!("at most {MAX_PARTS}")),
+                );
             }
         }
         if !self.errors.is_empty() {
@@ -416,6 +454,7 @@ impl Compiler {
             any_file: false,
             any_dir: false,
             subs: Bits::new(self.states.len()),
+            recursive: Bits::new(self.states.len()),
             states: self.states,
             tests: self.tests,
             tops,
@@ -432,8 +471,16 @@ fn index(automaton: &mut Automaton) {
         automaton.asked_of_children(StateId(at as u32), &mut subs);
     }
     automaton.subs = subs;
-    let Automaton { names, states, triggers, detailed, file_globs, dir_globs, ancestor_globs, any_file, any_dir, .. } =
-        automaton;
+    for at in 0..automaton.states.len() {
+        let mut asked = Bits::new(automaton.states.len());
+        automaton.asked_of_children(StateId(at as u32), &mut asked);
+        if asked.contains(at) {
+            automaton.recursive.insert(at);
+        }
+    }
+    let Automaton {
+        names, states, triggers, detailed, file_globs, dir_globs, ancestor_globs, any_file, any_dir, ..
+    } = automaton;
     for (id, state) in (0..).map(StateId).zip(states.iter()) {
         match state.name {
             Some(glob) => triggers.by_name[glob.index()].push(id),
@@ -480,7 +527,9 @@ fn each_count(expr: &Expr, each: &mut impl FnMut(&Expr)) {
 /// An atom without which the expression cannot hold.
 fn trigger(expr: &Expr) -> Option<&Atom> {
     match expr {
-        Expr::All(parts) => parts.iter().filter(|part| part.role == Role::Required).find_map(|part| trigger(&part.expr)),
+        Expr::All(parts) => {
+            parts.iter().filter(|part| part.role == Role::Required).find_map(|part| trigger(&part.expr))
+        }
         Expr::Count { of, min: 1.., .. } | Expr::Sum(of) if of.len() == 1 => {
             of.first().filter(|atom| !matches!(atom, Atom::File(None, _)))
         }
@@ -536,4 +585,3 @@ fn dir_label(clause: &DirClause) -> String {
 fn last_line(text: &str) -> String {
     text.lines().last().unwrap_or_default().trim_start_matches("error: ").to_owned()
 }
-

@@ -224,7 +224,11 @@ impl Parser<'_> {
                         tokens.push(self.literal(c));
                     }
                     None => {
-                        return self.error(start, "`\\` at the end escapes nothing", Some("write `\\\\` for a backslash"));
+                        return self.error(
+                            start,
+                            "`\\` at the end escapes nothing",
+                            Some("write `\\\\` for a backslash"),
+                        );
                     }
                 },
                 '<' if !self.scope.is_empty() => match self.capture(start)? {
@@ -252,7 +256,11 @@ impl Parser<'_> {
         self.at += usize::from(negated);
         let first = self.at;
         let Some(length) = self.chars[first..].iter().skip(1).position(|c| *c == ']') else {
-            return self.error(start, "unclosed `[`", Some("close it with `]`, or write `\\[` for the character itself"));
+            return self.error(
+                start,
+                "unclosed `[`",
+                Some("close it with `]`, or write `\\[` for the character itself"),
+            );
         };
         let members = self.chars[first..first + length + 1].to_vec();
         self.at = first + length + 2;

@@ -140,7 +140,9 @@ impl Layout {
                 Piece::Field(Field::Path) if subject.path.is_empty() => subject.name,
                 Piece::Field(Field::Path) => subject.path,
                 Piece::Field(Field::Source) => subject.source,
-                Piece::Capture(capture) => or_unset(capture.and_then(|id| subject.captures.get(id)).unwrap_or_default()),
+                Piece::Capture(capture) => {
+                    or_unset(capture.and_then(|id| subject.captures.get(id)).unwrap_or_default())
+                }
             };
             path.extend_from_slice(value);
         }
@@ -190,7 +192,8 @@ mod tests {
             captures: &captures,
         };
         let layout = Layout::parse(layout, &[("sub", CaptureId(0)), ("ses", CaptureId(1))]).expect("a valid layout");
-        let parts: Vec<String> = layout.place(&subject).iter().map(|part| crate::entry::printable(part).into_owned()).collect();
+        let parts: Vec<String> =
+            layout.place(&subject).iter().map(|part| crate::entry::printable(part).into_owned()).collect();
         parts.join("|")
     }
 

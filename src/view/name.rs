@@ -76,7 +76,10 @@ pub fn assign(candidates: &[Candidate<'_>]) -> Vec<Vec<Box<[u8]>>> {
                 let salt: &[u8] = if digits < 25 { &[] } else { &salt };
                 let mut path = above.to_vec();
                 path.push(suffixed(name, &hash_text(&[candidate.source, candidate.path, salt], digits)));
-                if !levels.contains(path.as_slice()) && !first.contains_key(path.as_slice()) && suffixes.insert(path.clone()) {
+                if !levels.contains(path.as_slice())
+                    && !first.contains_key(path.as_slice())
+                    && suffixes.insert(path.clone())
+                {
                     return path;
                 }
             }

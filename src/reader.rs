@@ -1,0 +1,225 @@
+//! The states of one directory read from the top down, only as deep as the states asked for need.
+//!
+//! The walk uses it for what is behind links, the view for what a match shows. It goes through links as patterns ask;
+//! a state of `**` does not enter a directory that is already on the way, which cuts loops, and a budget bounds farms
+//! of links.
+
+use std::cell::Cell;
+use std::ffi::CStr;
+use std::io;
+
+use crate::automaton::{Automaton, StateId};
+use crate::listing::{ListRules, Listed, Scratch, c_name, list};
+use crate::matcher::bits::Bits;
+use crate::matcher::{Files, Kids, Offer, Own, Verdict};
+use crate::source::{Handle, Source};
+
+/// The most directories that are read behind one link.
+pub const LINK_BUDGET: u32 = 100_000;
+/// The deepest way below one link or match.
+pub const MAX_WAY: usize = 4096;
+
+/// What a reader needs to know of the source it reads.
+#[derive(Clone, Copy)]
+pub struct Reader<'a> {
+    /// The patterns.
+    pub automaton: &'a Automaton,
+    /// The tree.
+    pub source: &'a dyn Source,
+    /// What is left out.
+    pub rules: ListRules<'a>,
+    /// Paths below the source that are not entered.
+    pub closed: &'a dyn Fn(&[u8]) -> bool,
+    /// Told of directories and files that cannot be read, by path below the source.
+    pub failed: &'a dyn Fn(&[u8], io::Error),
+}
+
+/// Directories on the way, from the one at hand upwards; identities are asked only when a link is met.
+pub struct Way<'a> {
+    handle: &'a Handle,
+    identity: Cell<Option<(u64, u64)>>,
+    above: Option<&'a Way<'a>>,
+    depth: usize,
+}
+
+impl<'a> Way<'a> {
+    /// A directory below `above`.
+    pub fn to(handle: &'a Handle, above: Option<&'a Way<'a>>) -> Self {
+        Self { handle, identity: Cell::new(None), above, depth: above.map_or(0, |way| way.depth + 1) }
+    }
+
+    fn holds(&self, source: &dyn Source, wanted: (u64, u64)) -> bool {
+        let mut at = Some(self);
+        while let Some(way) = at {
+            let identity = way.identity.get().or_else(|| source.identity(way.handle).ok());
+            way.identity.set(identity);
+            if identity == Some(wanted) {
+                return true;
+            }
+            at = way.above;
+        }
+        false
+    }
+}
+
+/// A directory to be read.
+pub struct Target<'a> {
+    /// Its name.
+    pub name: &'a CStr,
+    /// Whether it is reached through a link.
+    pub linked: bool,
+    /// What is above it, for `forbidden_ancestors`.
+    pub above: &'a Bits,
+}
+
+impl Reader<'_> {
+    /// The states, out of `wanted`, of the child `target` of the directory `parent`, whose path is `path` while this
+    /// runs. `through_link` says that a link lies on the way already, `budget` how many directories may still be read.
+    pub fn child(
+        &self,
+        parent: &Way<'_>,
+        target: &Target<'_>,
+        wanted: &Bits,
+        path: &mut Vec<u8>,
+        through_link: bool,
+        budget: &mut u32,
+        scratch: &mut Scratch,
+    ) -> Verdict {
+        let globs = scratch.match_name(self.automaton, target.name.to_bytes());
+        let own = Own { name: target.name.to_bytes(), globs: &globs, above: target.above };
+        let mut possible = self.automaton.possible(&own, wanted);
+        if possible.is_empty() {
+            return Verdict::empty(self.automaton);
+        }
+        let length = path.len();
+        if !path.is_empty() {
+            path.push(b'/');
+        }
+        path.extend_from_slice(target.name.to_bytes());
+        let verdict = self.enter(parent, target, &own, &mut possible, path, through_link, budget, scratch);
+        path.truncate(length);
+        verdict
+    }
+
+    fn enter(
+        &self,
+        parent: &Way<'_>,
+        target: &Target<'_>,
+        own: &Own<'_>,
+        possible: &mut Bits,
+        path: &mut Vec<u8>,
+        through_link: bool,
+        budget: &mut u32,
+        scratch: &mut Scratch,
+    ) -> Verdict {
+        let unread = |error: io::Error, possible: &Bits| {
+            (self.failed)(path, error);
+            let (files, kids) = (Files::new(self.automaton), Kids::new(self.automaton));
+            self.automaton
+                .judge(&Offer { own, files: &files, kids: &kids, probe: &|_, _| None, unread: true }, Some(possible))
+        };
+        if (self.closed)(path) {
+            let (files, kids) = (Files::new(self.automaton), Kids::new(self.automaton));
+            let offer = Offer { own, files: &files, kids: &kids, probe: &|_, _| None, unread: false };
+            return self.automaton.judge(&offer, Some(possible));
+        }
+        let opened = if target.linked {
+            self.source.open_link(parent.handle, target.name)
+        } else {
+            self.source.open_dir(parent.handle, target.name)
+        };
+        let handle = match opened {
+            Ok(handle) => handle,
+            Err(error) => return unread(error, possible),
+        };
+        let through_link = through_link || target.linked;
+        if through_link {
+            if *budget == 0 || parent.depth > MAX_WAY {
+                return unread(io::Error::other("too many directories behind links; gave up"), possible);
+            }
+            *budget -= 1;
+            if self.automaton.has_recursion() {
+                match self.source.identity(&handle) {
+                    Ok(identity) if parent.holds(self.source, identity) => self.automaton.drop_recursive(possible),
+                    Ok(_) => {}
+                    Err(error) => return unread(error, possible),
+                }
+                if possible.is_empty() {
+                    return Verdict::empty(self.automaton);
+                }
+            }
+        }
+        let listed = match list(self.automaton, self.source, &handle, &|| path.clone(), self.rules, scratch) {
+            Ok(listed) => listed,
+            Err(error) => return unread(error, possible),
+        };
+        let way = Way::to(&handle, Some(parent));
+        self.judge(&way, own, &listed, possible, path, through_link, budget, scratch)
+    }
+
+    /// Judges a directory that has been listed, reading those children that `wanted` asks for.
+    pub fn judge(
+        &self,
+        way: &Way<'_>,
+        own: &Own<'_>,
+        listed: &Listed,
+        wanted: &Bits,
+        path: &mut Vec<u8>,
+        through_link: bool,
+        budget: &mut u32,
+        scratch: &mut Scratch,
+    ) -> Verdict {
+        let kids = self.kids(way, own, listed, wanted, path, through_link, budget, scratch, &mut |_, _| {});
+        let probe = |name: &[u8], test| self.probe(way.handle, path, name, test);
+        let offer = Offer { own, files: &listed.files, kids: &kids, probe: &probe, unread: false };
+        self.automaton.judge(&offer, Some(wanted))
+    }
+
+    /// The states of the children that `wanted` asks for; `each` sees those of every one, by its place in the listing.
+    pub fn kids(
+        &self,
+        way: &Way<'_>,
+        own: &Own<'_>,
+        listed: &Listed,
+        wanted: &Bits,
+        path: &mut Vec<u8>,
+        through_link: bool,
+        budget: &mut u32,
+        scratch: &mut Scratch,
+        each: &mut dyn FnMut(usize, &crate::matcher::Summary),
+    ) -> Kids {
+        let mut kids = Kids::new(self.automaton);
+        let mut asked = Bits::new(self.automaton.states.len());
+        wanted.iter().for_each(|state| self.automaton.asked_of_children(StateId(state as u32), &mut asked));
+        if asked.is_empty() {
+            return kids;
+        }
+        let above = above_children(self.automaton, own);
+        for at in 0..listed.dirs.len() {
+            let target = Target { name: listed.dirs.name(at), linked: listed.dirs.linked(at), above: &above };
+            let verdict = self.child(way, &target, &asked, path, through_link, budget, scratch);
+            each(at, &verdict.summary);
+            kids.merge(verdict.summary);
+        }
+        kids
+    }
+
+    /// Answers a test of a file, telling of those that cannot be read.
+    pub fn probe(&self, dir: &Handle, path: &[u8], name: &[u8], test: crate::automaton::TestId) -> Option<bool> {
+        match self.source.test(dir, &c_name(name), &self.automaton.tests[test.0 as usize]) {
+            Ok(passed) => Some(passed),
+            Err(error) => {
+                let path = [path, if path.is_empty() { b"".as_slice() } else { b"/" }, name].concat();
+                (self.failed)(&path, error);
+                None
+            }
+        }
+    }
+}
+
+/// What `forbidden_ancestors` sees above the children of a directory.
+pub fn above_children(automaton: &Automaton, own: &Own<'_>) -> Bits {
+    let mut above = own.above.clone();
+    own.globs.iter().filter(|glob| automaton.ancestor_globs.contains(*glob)).for_each(|glob| above.insert(glob));
+    above
+}
