@@ -85,6 +85,7 @@ pub enum FileClause {
 }
 
 /// One subpattern for child directories, or alternatives of which one must hold.
+#[allow(clippy::large_enum_variant, reason = "nearly all are `One`")]
 #[derive(Clone, Debug, PartialEq)]
 pub enum DirClause {
     /// A subpattern.
