@@ -1,11 +1,11 @@
 //! Text to [`Pattern`]s: JSON, YAML and TOML, and back to JSON.
 //!
-//! A text first becomes a [`Node`], the same for all formats ([`node`]), which a typed reader then
-//! turns into patterns ([`read`]; [`keys`] says what may stand where), carrying the key path for messages. Shape is checked here, also of
-//! what stands inside strings but globs and regular expressions (sizes, magic bytes, names).
+//! A text first becomes a `Node`, the same for all formats (`node`), which a typed reader then turns
+//! into patterns (`read`; `keys` says what may stand where), carrying the key path for messages. Shape
+//! is checked here, also of what stands inside strings but globs and regular expressions (`scalar`).
 //!
 //! Texts come from strangers. Their size, nesting and what aliases unfold to are bounded before a
-//! [`Node`] is built, so that neither the reader nor a drop can exhaust the stack or the memory.
+//! `Node` is built, so that neither the reader nor a drop can exhaust the stack or the memory.
 
 mod json;
 mod keys;
