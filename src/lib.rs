@@ -1,10 +1,13 @@
 //! veinfs finds directory structures by declarative patterns and mounts them as folders.
 pub mod automaton;
+pub mod cli;
+pub mod config;
 pub mod entry;
 pub mod listing;
 pub mod matcher;
 pub mod pattern;
 pub mod reader;
+pub mod scan;
 pub mod source;
 pub mod view;
 pub mod walk;

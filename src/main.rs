@@ -1,2 +1,7 @@
-//! The `veinfs` command.
-fn main() {}
+//! The `veinfs` command; see the library for how it works.
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    veinfs::cli::main()
+}

@@ -1,3 +1,4 @@
 //! The virtual tree.
 pub mod layout;
 pub mod name;
+pub mod matches;

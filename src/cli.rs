@@ -1,0 +1,111 @@
+//! The command line: clap arguments → options, and all printing.
+
+use std::ffi::OsString;
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::{Args, Parser, Subcommand};
+
+use crate::config::ConfigError;
+use crate::listing::Exclude;
+use crate::walk::WalkOptions;
+
+mod check;
+mod out;
+mod patterns;
+mod scan;
+
+/// Done.
+pub const DONE: u8 = 0;
+/// Failed, or nothing matched where that is the question.
+pub const FAILED: u8 = 1;
+/// The command line or a pattern is wrong.
+pub const USAGE: u8 = 2;
+/// Done, but part of the sources could not be read.
+pub const PARTIAL: u8 = 3;
+
+/// Find directory structures by patterns and mount them as folders.
+#[derive(Debug, Parser)]
+#[command(name = "veinfs", version, max_term_width = 100, arg_required_else_help = true)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Print the directories that match, as they are found
+    Scan(scan::ScanArgs),
+    /// Look for mistakes in patterns
+    Check(check::CheckArgs),
+    /// List the built-in patterns, or print one
+    Patterns(patterns::PatternsArgs),
+}
+
+/// Which patterns.
+#[derive(Debug, Args)]
+pub(crate) struct PatternArgs {
+    /// Pattern file (JSON, YAML, TOML) or the name of a built-in pattern; repeat for several
+    #[arg(short = 'p', long = "pattern", value_name = "PATTERN", required = true)]
+    patterns: Vec<OsString>,
+}
+
+/// How sources are walked.
+#[derive(Debug, Args)]
+pub(crate) struct WalkArgs {
+    /// Leave out names that match GLOB, or paths below the source if it has a `/`
+    #[arg(long, value_name = "GLOB")]
+    exclude: Vec<String>,
+    /// See nothing deeper than N levels below the source
+    #[arg(long, value_name = "N")]
+    max_depth: Option<u32>,
+    /// Do not enter other file systems than the source's
+    #[arg(long, short = 'x')]
+    one_file_system: bool,
+    /// Walk into directories behind symbolic links
+    #[arg(long, short = 'L')]
+    follow: bool,
+    /// Threads that walk [default: the number of cores; more for network file systems]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=1024))]
+    threads: Option<u16>,
+}
+
+impl WalkArgs {
+    /// Resolves the options; directories that are not entered are added for each source.
+    fn options(&self) -> Result<WalkOptions, ConfigError> {
+        let default = WalkOptions::default();
+        Ok(WalkOptions {
+            threads: self.threads.map_or(default.threads, usize::from),
+            max_depth: self.max_depth,
+            one_file_system: self.one_file_system,
+            follow: self.follow,
+            exclude: Exclude::new(&self.exclude)?,
+            not_entered: default.not_entered,
+        })
+    }
+}
+
+/// Parses the command line, runs the command and says how the process is to end.
+pub fn main() -> ExitCode {
+    let cli = Cli::parse();
+    let result = match cli.command {
+        Command::Scan(args) => scan::run(&args),
+        Command::Check(args) => check::run(&args),
+        Command::Patterns(args) => patterns::run(&args),
+    };
+    match result {
+        Ok(code) => ExitCode::from(code),
+        Err(error) if out::is_broken_pipe(&error) => ExitCode::from(DONE),
+        Err(error) => {
+            out::error(&format!("{error:#}"));
+            ExitCode::from(if error.is::<ConfigError>() { USAGE } else { FAILED })
+        }
+    }
+}
+
+/// Splits `SOURCE... LAST` as commands with a destination take it.
+#[allow(dead_code)]
+fn split_last(mut paths: Vec<OsString>) -> Option<(Vec<OsString>, PathBuf)> {
+    let last = paths.pop()?;
+    (!paths.is_empty()).then(|| (paths, PathBuf::from(last)))
+}
