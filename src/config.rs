@@ -143,7 +143,9 @@ pub fn find_sources(arguments: &[OsString]) -> Result<Vec<NamedSource>, ConfigEr
                 break;
             }
             if given.is_some() {
-                return Err(fail("a second source of this name; give each a name of its own, as in `other=PATH`".into()));
+                return Err(fail(
+                    "a second source of this name; give each a name of its own, as in `other=PATH`".into(),
+                ));
             }
             name = [wanted, format!("-{number}").as_bytes()].concat().into();
         }

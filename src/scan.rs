@@ -68,10 +68,12 @@ impl Scanner {
             .iter()
             .map(|source| {
                 let mut options = options.clone();
-                options.not_entered.extend(mounts::not_entered(&source.root).iter().filter_map(|mount| {
-                    let below = mount.strip_prefix(&source.root).ok()?.as_os_str().as_bytes();
-                    (!below.is_empty()).then(|| RelPath::from_bytes(below))
-                }));
+                options.not_entered.extend(mounts::not_entered(&source.root).unwrap_or_default().iter().filter_map(
+                    |mount| {
+                        let below = mount.strip_prefix(&source.root).ok()?.as_os_str().as_bytes();
+                        (!below.is_empty()).then(|| RelPath::from_bytes(below))
+                    },
+                ));
                 options
             })
             .collect();
@@ -151,10 +153,9 @@ impl Trouble {
                 at(path),
                 automaton.top(*pattern).name
             ),
-            Trouble::TooManyWays { path } => format!(
-                "captures combine in too many ways in {}; narrow their expressions",
-                at(path)
-            ),
+            Trouble::TooManyWays { path } => {
+                format!("captures combine in too many ways in {}; narrow their expressions", at(path))
+            }
         }
     }
 }

@@ -1,4 +1,4 @@
 //! The virtual tree.
 pub mod layout;
-pub mod name;
 pub mod matches;
+pub mod name;

@@ -69,7 +69,9 @@ pub(crate) fn run(args: &ScanArgs) -> anyhow::Result<u8> {
                 } else if !args.count {
                     let path = sources[source].path_of(&found.path);
                     match &bar {
-                        Some(bar) if terminal => bar.suspend(|| out::path(stdout, &path, end, terminal).and_then(|()| stdout.flush()))?,
+                        Some(bar) if terminal => {
+                            bar.suspend(|| out::path(stdout, &path, end, terminal).and_then(|()| stdout.flush()))?
+                        }
                         _ => out::path(stdout, &path, end, terminal)?,
                     }
                 }
