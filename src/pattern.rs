@@ -6,6 +6,7 @@
 
 use std::collections::BTreeMap;
 
+pub mod capture;
 pub mod compile;
 pub mod glob;
 pub mod library;
