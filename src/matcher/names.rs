@@ -50,6 +50,13 @@ pub struct NameSet {
 #[derive(Debug)]
 pub struct NameCache(Cache);
 
+impl NameCache {
+    /// How much memory it takes, in bytes.
+    pub fn bytes(&self) -> usize {
+        self.0.memory_usage()
+    }
+}
+
 impl NameSet {
     /// Compiles the set; a glob's place in `globs` is its [`GlobId`].
     pub fn new(globs: Vec<Glob>, captures: Vec<Capture>) -> Result<Self, TooLarge> {

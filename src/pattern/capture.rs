@@ -165,6 +165,12 @@ impl<'a> Chars<'a> {
         self.codes[at]
     }
 
+    /// The place behind `value`, if it stands at `from` and ends with a character.
+    pub(crate) fn behind(&self, from: usize, value: &[u8]) -> Option<usize> {
+        let start = self.starts[from];
+        self.bytes[start..].starts_with(value).then(|| self.starts.binary_search(&(start + value.len())).ok())?
+    }
+
     /// The bytes from one place to another.
     pub(crate) fn slice(&self, from: usize, to: usize) -> &'a [u8] {
         &self.bytes[self.starts[from]..self.starts[to]]

@@ -522,23 +522,22 @@ impl Ways {
                         ways.visit((*to, at, values));
                     }
                     Step::Split(starts) => starts.iter().for_each(|start| ways.visit((*start, at, values))),
-                    Step::Capture(id) => {
-                        let set = ways.mappings[values].get(*id).map(<[u8]>::to_vec);
-                        let name = spans.name;
-                        for to in spans.ends(*id, at).iter() {
-                            steps += 1;
-                            let value = name.slice(at, to);
-                            match &set {
-                                Some(set) if set != value => {}
-                                Some(_) => ways.visit((pc + 1, to, values)),
-                                None => {
-                                    let longer = ways.mappings[values].with(*id, value);
-                                    let longer = ways.number(longer);
-                                    ways.visit((pc + 1, to, longer));
-                                }
+                    Step::Capture(id) => match ways.mappings[values].get(*id) {
+                        Some(set) => {
+                            if let Some(to) = spans.name.behind(at, set) {
+                                ways.visit((pc + 1, to, values));
                             }
                         }
-                    }
+                        None => {
+                            let name = spans.name;
+                            for to in spans.ends(*id, at).iter() {
+                                steps += 1;
+                                let longer = ways.mappings[values].with(*id, name.slice(at, to));
+                                let longer = ways.number(longer);
+                                ways.visit((pc + 1, to, longer));
+                            }
+                        }
+                    },
                     Step::End if at == spans.name.len() => drop(found.insert(values)),
                     Step::End => {}
                 }

@@ -1,4 +1,5 @@
 //! All integration tests, one binary.
 
+mod bombs;
 mod mounts;
 mod trees;
