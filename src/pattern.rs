@@ -10,6 +10,7 @@ pub mod capture;
 pub mod compile;
 pub mod glob;
 pub mod library;
+pub mod lint;
 pub mod load;
 
 /// The deepest nesting of subpatterns; deeper ones are an error.

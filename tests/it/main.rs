@@ -1,5 +1,6 @@
 //! All integration tests, one binary.
 
 mod bombs;
+mod check;
 mod mounts;
 mod trees;
