@@ -365,9 +365,6 @@ impl Linter<'_> {
             self.error(&key(place, "min"), message, Some("`min` counts the files of one directory".into()));
         }
         let Some(most) = test.size.and_then(most_bytes) else { return };
-        let Some(most) = most else {
-            return self.error(&key(place, "size"), "no file is smaller than 0 bytes", None);
-        };
         let behind = |magic: &super::Magic| magic.offset.saturating_add(magic.bytes.len() as u64);
         let asked = [
             ("magic", test.magic.as_ref().map(behind)),
@@ -666,11 +663,11 @@ fn possible(tokens: &[Token]) -> bool {
     })
 }
 
-/// The most bytes that a file may have, `None` in it if it may have none at all.
-fn most_bytes(size: SizeTest) -> Option<Option<u64>> {
+/// The most bytes that a file may have; `<0` does not load.
+fn most_bytes(size: SizeTest) -> Option<u64> {
     match size.op {
-        SizeOp::Less => Some(size.bytes.checked_sub(1)),
-        SizeOp::AtMost | SizeOp::Equal => Some(Some(size.bytes)),
+        SizeOp::Less => Some(size.bytes.saturating_sub(1)),
+        SizeOp::AtMost | SizeOp::Equal => Some(size.bytes),
         SizeOp::AtLeast | SizeOp::Greater => None,
     }
 }
