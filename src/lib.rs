@@ -4,6 +4,7 @@ pub mod cli;
 pub mod config;
 pub mod daemon;
 pub mod entry;
+pub mod expand;
 pub mod listing;
 pub mod matcher;
 pub mod mounts;
