@@ -1,4 +1,6 @@
 //! All integration tests, one binary.
 
+mod generate;
 mod mounts;
+mod oracle;
 mod trees;
