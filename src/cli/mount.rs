@@ -40,7 +40,7 @@ pub(crate) struct MountArgs {
     /// Where matches appear below their pattern's folder, such as '<.parent>/<.name>'
     #[arg(long, value_name = "TEMPLATE")]
     layout: Option<String>,
-    /// Return when the first scan is complete
+    /// Return only when the first scan is complete, not after 2 seconds at the latest
     #[arg(long)]
     wait: bool,
     /// Stay in the foreground, until Ctrl-C
@@ -62,6 +62,9 @@ pub(crate) struct MountArgs {
     #[arg(long, value_name = "FILE")]
     log: Option<PathBuf>,
 }
+
+/// How long `mount` waits for the first scan without `--wait`: a small tree is complete when it returns.
+const GRACE: Duration = Duration::from_secs(2);
 
 /// What `-o` can say; the second column tells of those that fstab holds for others and that change nothing here.
 const OPTIONS: [(&str, bool); 24] = [
@@ -140,7 +143,12 @@ pub(crate) fn run(args: &MountArgs, words: &[OsString]) -> anyhow::Result<u8> {
     let channel = DaemonChannel::from_env()?;
     if channel.is_none() && !args.foreground {
         return match spawn_background(words) {
-            Ok(_) => Ok(DONE),
+            Ok(background) => {
+                if background.details.get("complete") == Some(&json!(false)) {
+                    out::error("mounted; the scan goes on, and matches appear as they are found (see `veinfs status`)");
+                }
+                Ok(DONE)
+            }
             Err(error) => {
                 out::error(&error.to_string());
                 Ok(error.exit_code())
@@ -156,7 +164,7 @@ pub(crate) fn run(args: &MountArgs, words: &[OsString]) -> anyhow::Result<u8> {
         }
         (Err(error), None) => Err(error),
         (Ok(mounted), channel) => {
-            if args.wait && !mounted.wait_scanned() {
+            if !mounted.wait_scanned((!args.wait).then_some(GRACE)) {
                 bail!("unmounted before the first scan was complete");
             }
             if let Some(channel) = channel {

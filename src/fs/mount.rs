@@ -5,7 +5,7 @@ use std::mem::ManuallyDrop;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::mpsc::channel;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use fuser::{Config, INodeNo, MountOption, Session, SessionACL};
 
@@ -107,9 +107,10 @@ impl Mounted {
         &self.live
     }
 
-    /// Waits until the first scan is complete; false if the mount ended before.
-    pub fn wait_scanned(&self) -> bool {
-        while !self.live.wait_complete(Duration::from_millis(100)) {
+    /// Waits until the first scan is complete, or for `limit`; false if the mount ended before.
+    pub fn wait_scanned(&self, limit: Option<Duration>) -> bool {
+        let begun = Instant::now();
+        while !self.live.wait_complete(Duration::from_millis(50)) && limit.is_none_or(|limit| begun.elapsed() < limit) {
             if let Some(reason) = self.waiter.wait_timeout(Duration::ZERO) {
                 self.end(&reason);
                 return false;
