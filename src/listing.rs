@@ -155,7 +155,8 @@ impl Dirs {
         &self.globs[from..to]
     }
 
-    fn push(&mut self, name: &CStr, linked: bool, globs: &[GlobId]) {
+    /// Adds a child.
+    pub fn push(&mut self, name: &CStr, linked: bool, globs: &[GlobId]) {
         // A directory's names stay far below 4 GiB: a name takes 255 bytes at most.
         self.entries.push(DirEntry { name: self.names.len() as u32, globs: self.globs.len() as u32, linked });
         self.names.extend_from_slice(name.to_bytes_with_nul());

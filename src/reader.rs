@@ -48,7 +48,8 @@ impl<'a> Way<'a> {
         Self { handle, identity: Cell::new(None), above, depth: above.map_or(0, |way| way.depth + 1) }
     }
 
-    fn holds(&self, source: &dyn Source, wanted: (u64, u64)) -> bool {
+    /// True if a directory of this identity is on the way.
+    pub fn holds(&self, source: &dyn Source, wanted: (u64, u64)) -> bool {
         let mut at = Some(self);
         while let Some(way) = at {
             let identity = way.identity.get().or_else(|| source.identity(way.handle).ok());
@@ -222,4 +223,15 @@ pub fn above_children(automaton: &Automaton, own: &Own<'_>) -> Bits {
     let mut above = own.above.clone();
     own.globs.iter().filter(|glob| automaton.ancestor_globs.contains(*glob)).for_each(|glob| above.insert(glob));
     above
+}
+
+/// Calls `work` with the way that leads through `handles`, the nearest first.
+pub fn with_way<T>(handles: &[&Handle], above: Option<&Way<'_>>, work: impl FnOnce(Option<&Way<'_>>) -> T) -> T {
+    match handles.split_last() {
+        None => work(above),
+        Some((top, nearer)) => {
+            let way = Way::to(top, above);
+            with_way(nearer, Some(&way), work)
+        }
+    }
 }

@@ -22,7 +22,7 @@ use crate::listing::{Dirs, Exclude, ListRules, Listed, Scratch, list};
 use crate::matcher::bits::Bits;
 use crate::matcher::mapping::Mapping;
 use crate::matcher::{Files, Kids, Offer, Own, Summary, Verdict};
-use crate::reader::{LINK_BUDGET, MAX_WAY, Reader, Target, Way};
+use crate::reader::{LINK_BUDGET, MAX_WAY, Reader, Target, Way, with_way};
 use crate::source::{Handle, Source};
 
 /// Room for [`MAX_WAY`] directories behind links.
@@ -597,16 +597,5 @@ impl<'a> Walk<'a> {
 
     fn unread(&self, path: Vec<u8>, error: io::Error) {
         (self.report)(Event::Trouble(Trouble::Unread { path: RelPath::from_bytes(path), error }));
-    }
-}
-
-/// Calls `work` with the way that leads through `handles`, the nearest first.
-fn with_way<T>(handles: &[&Handle], above: Option<&Way<'_>>, work: impl FnOnce(Option<&Way<'_>>) -> T) -> T {
-    match handles.split_last() {
-        None => work(above),
-        Some((top, nearer)) => {
-            let way = Way::to(top, above);
-            with_way(nearer, Some(&way), work)
-        }
     }
 }

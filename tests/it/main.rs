@@ -2,5 +2,7 @@
 
 mod bombs;
 mod check;
+mod generate;
 mod mounts;
+mod oracle;
 mod trees;

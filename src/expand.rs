@@ -1,0 +1,260 @@
+//! What a match shows in one of its directories: source × state → entries.
+
+use std::io;
+
+use smallvec::SmallVec;
+
+use crate::automaton::{Atom, Automaton, StateId};
+use crate::entry::Kind;
+use crate::listing::{Dirs, Listed, Scratch, c_name};
+use crate::matcher::bits::Bits;
+use crate::matcher::mapping::Mapping;
+use crate::matcher::names::GlobId;
+use crate::matcher::{Files, Offer, Own, Summary};
+use crate::reader::{LINK_BUDGET, Reader, Way};
+use crate::source::{Handle, RawKind};
+
+/// What is shown of a directory.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Content {
+    /// Everything.
+    Whole,
+    /// What these states describe, with the values that captures have above.
+    States(Vec<(StateId, Mapping)>),
+}
+
+/// How symbolic links inside a match are shown.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum)]
+pub enum Symlinks {
+    /// As what they lead to; those that dangle, and those that lead back above themselves, as links
+    #[default]
+    Follow,
+    /// As links whose text leads to the same place
+    Keep,
+    /// Not at all
+    Skip,
+}
+
+/// An entry that is shown.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Shown {
+    /// A directory; `linked` if it is behind a link.
+    Dir {
+        /// What is shown of it.
+        content: Content,
+        /// It is the target of a link of this name.
+        linked: bool,
+    },
+    /// A file.
+    File {
+        /// It is the target of a link of this name.
+        linked: bool,
+    },
+    /// A link, shown as such.
+    Link,
+    /// FIFO, socket or device.
+    Special,
+}
+
+/// A directory to be shown.
+pub struct Directory<'a> {
+    /// Its name and what is above it.
+    pub own: Own<'a>,
+    /// It, opened.
+    pub handle: &'a Handle,
+    /// The path below the source.
+    pub path: &'a [u8],
+    /// The open directories above it in the match, the nearest first; asked only where links are met.
+    pub above: &'a dyn Fn() -> Vec<std::sync::Arc<Handle>>,
+}
+
+/// All entries that `content` shows in a directory.
+///
+/// # Errors
+/// If it cannot be read.
+pub fn expand(
+    reader: &Reader<'_>,
+    directory: &Directory<'_>,
+    content: &Content,
+    symlinks: Symlinks,
+    scratch: &mut Scratch,
+) -> io::Result<Vec<(Box<[u8]>, Shown)>> {
+    let entries = read(reader, directory, matches!(content, Content::States(_)), scratch)?;
+    let linked = entries.iter().any(|entry| entry.raw == RawKind::Link);
+    let above = if linked { (directory.above)() } else { Vec::new() };
+    let handles: Vec<&Handle> = above.iter().map(|handle| &**handle).collect();
+    crate::reader::with_way(&handles, None, |above| {
+        let way = Way::to(directory.handle, above);
+        match content {
+            Content::Whole => Ok(whole(reader, &way, directory, entries, symlinks)),
+            Content::States(states) => Ok(described(reader, &way, directory, entries, states, symlinks, scratch)),
+        }
+    })
+}
+
+struct Raw {
+    name: Box<[u8]>,
+    raw: RawKind,
+    kind: Kind,
+    globs: SmallVec<[GlobId; 4]>,
+}
+
+fn read(reader: &Reader<'_>, directory: &Directory<'_>, matched: bool, scratch: &mut Scratch) -> io::Result<Vec<Raw>> {
+    let mut entries = Vec::new();
+    let Scratch { cache, buffer, globs } = scratch;
+    reader.source.list(directory.handle, buffer, &mut |name, raw| {
+        let bytes = name.to_bytes();
+        if reader.rules.exclude.excludes(&|| directory.path.to_vec(), bytes) {
+            return;
+        }
+        let kind = match raw {
+            RawKind::File => Kind::File,
+            RawKind::Dir => Kind::Dir,
+            RawKind::Link => reader.source.link_kind(directory.handle, name),
+            RawKind::Special => Kind::Special,
+        };
+        globs.clear();
+        if matched {
+            reader.automaton.names.matches(cache, bytes, globs);
+        }
+        entries.push(Raw { name: bytes.into(), raw, kind, globs: SmallVec::from_slice(globs) });
+    })?;
+    Ok(entries)
+}
+
+/// How a link is shown, if at all; `content` is what a directory behind it would show.
+fn link(
+    reader: &Reader<'_>,
+    way: &Way<'_>,
+    directory: &Directory<'_>,
+    entry: &Raw,
+    content: Option<Content>,
+    symlinks: Symlinks,
+) -> Option<Shown> {
+    match symlinks {
+        Symlinks::Skip => None,
+        Symlinks::Keep => Some(Shown::Link),
+        Symlinks::Follow => {
+            let name = c_name(&entry.name);
+            let Ok(stat) = reader.source.stat(directory.handle, &name, true) else { return Some(Shown::Link) };
+            if stat.is_file() {
+                return Some(Shown::File { linked: true });
+            }
+            if !stat.is_dir() || way.holds(reader.source, (stat.dev, stat.ino)) {
+                return Some(Shown::Link);
+            }
+            content.map(|content| Shown::Dir { content, linked: true })
+        }
+    }
+}
+
+fn whole(
+    reader: &Reader<'_>,
+    way: &Way<'_>,
+    directory: &Directory<'_>,
+    entries: Vec<Raw>,
+    symlinks: Symlinks,
+) -> Vec<(Box<[u8]>, Shown)> {
+    let shown = entries.into_iter().filter_map(|entry| {
+        let shown = match entry.raw {
+            RawKind::File => Shown::File { linked: false },
+            RawKind::Special => Shown::Special,
+            RawKind::Dir => Shown::Dir { content: Content::Whole, linked: false },
+            RawKind::Link => link(reader, way, directory, &entry, Some(Content::Whole), symlinks)?,
+        };
+        Some((entry.name, shown))
+    });
+    shown.collect()
+}
+
+fn described(
+    reader: &Reader<'_>,
+    way: &Way<'_>,
+    directory: &Directory<'_>,
+    entries: Vec<Raw>,
+    states: &[(StateId, Mapping)],
+    symlinks: Symlinks,
+    scratch: &mut Scratch,
+) -> Vec<(Box<[u8]>, Shown)> {
+    let automaton = reader.automaton;
+    let mut listed = Listed { files: Files::new(automaton), dirs: Dirs::default(), entries: 0 };
+    let (mut children, mut files) = (Vec::new(), Vec::new());
+    for entry in entries {
+        if entry.kind.is_file() {
+            listed.files.add(automaton, &entry.name, &entry.globs);
+            files.push(entry);
+        } else if entry.kind.is_dir() {
+            listed.dirs.push(&c_name(&entry.name), entry.raw == RawKind::Link, &entry.globs);
+            children.push(entry);
+        }
+    }
+    let mut wanted = Bits::new(automaton.states.len());
+    states.iter().for_each(|(state, _)| wanted.insert(state.index()));
+    let mut summaries: Vec<Option<Summary>> = vec![None; children.len()];
+    let (mut path, mut budget) = (directory.path.to_vec(), LINK_BUDGET);
+    let kids = reader.kids(
+        way,
+        &directory.own,
+        &listed,
+        &wanted,
+        &mut path,
+        false,
+        &mut budget,
+        scratch,
+        &mut |at, summary| summaries[at] = Some(summary.clone()),
+    );
+    let probe = |name: &[u8], test| reader.probe(directory.handle, directory.path, name, test);
+    let offer = Offer { own: &directory.own, files: &listed.files, kids: &kids, probe: &probe, unread: false };
+
+    let rules: Vec<(Mapping, Vec<&Atom>)> = states
+        .iter()
+        .map(|(state, given)| {
+            let captures = automaton.enter(*state, given, &offer).unwrap_or_else(|| given.clone());
+            let atoms = automaton.shown_atoms(*state, &captures, &offer);
+            (captures, atoms)
+        })
+        .collect();
+    let mut shown = Vec::new();
+    for entry in files {
+        let wanted = rules.iter().any(|(captures, atoms)| {
+            atoms.iter().any(|atom| automaton.shows_file(atom, captures, &entry.name, &entry.globs, &probe))
+        });
+        if wanted {
+            let how = match entry.raw {
+                RawKind::Link => link(reader, way, directory, &entry, None, symlinks),
+                _ => Some(Shown::File { linked: false }),
+            };
+            shown.extend(how.map(|how| (entry.name, how)));
+        }
+    }
+    for (entry, summary) in children.into_iter().zip(summaries) {
+        let Some(content) = summary.and_then(|summary| child_content(automaton, &rules, &summary)) else { continue };
+        let how = match entry.raw {
+            RawKind::Link => link(reader, way, directory, &entry, Some(content), symlinks),
+            _ => Some(Shown::Dir { content, linked: false }),
+        };
+        shown.extend(how.map(|how| (entry.name, how)));
+    }
+    shown
+}
+
+/// What is shown of a child directory with these states; `None` if it is not shown.
+fn child_content(automaton: &Automaton, rules: &[(Mapping, Vec<&Atom>)], summary: &Summary) -> Option<Content> {
+    let mut states: Vec<(StateId, Mapping)> = Vec::new();
+    for (captures, atoms) in rules {
+        for atom in atoms {
+            if let Atom::Child(state) = atom
+                && automaton.shows_child(*state, captures, summary)
+            {
+                if automaton.state(*state).whole {
+                    return Some(Content::Whole);
+                }
+                let entered = (*state, captures.clone());
+                if !states.contains(&entered) {
+                    states.push(entered);
+                }
+            }
+        }
+    }
+    (!states.is_empty()).then_some(Content::States(states))
+}

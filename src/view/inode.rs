@@ -1,0 +1,111 @@
+//! Inode numbers: the same for the same thing, in every view and after a remount.
+//!
+//! The two highest bits say what a number is for, so that the kinds never meet:
+//!
+//! | bits | for | made of |
+//! | --- | --- | --- |
+//! | `00` | files, links and specials | the device's place (14 bits, from 1) and the file's own inode number (48 bits) |
+//! | `01` | such whose number is longer, or on a further device | a hash of device and inode number |
+//! | `10` | folders and matches | a hash of the path in the view, or of pattern, source and path |
+//! | `11` | directories inside matches | a hash of the match and the path below it |
+//!
+//! Hashes that meet are moved on by one; [`Inodes`] remembers which was given to what for as long as the mount lives.
+//! 1 is the root, the numbers below 2^48 are for `.veinfs`.
+
+use rustc_hash::FxHashMap;
+use xxhash_rust::xxh3::Xxh3;
+
+/// The root of the mount.
+pub const ROOT: u64 = 1;
+const SPACE: u64 = 1 << 62;
+
+/// A 62-bit hash of some bytes, the same on every machine.
+pub fn hash62(parts: &[&[u8]]) -> u64 {
+    let mut hasher = Xxh3::new();
+    for part in parts {
+        hasher.update(&(part.len() as u64).to_le_bytes());
+        hasher.update(part);
+    }
+    hasher.digest() & (SPACE - 1)
+}
+
+/// The number that a directory inside a match is to have, by the match's own number and the path below it.
+pub fn inside(place: u64, path: &[u8]) -> u64 {
+    3 * SPACE | hash62(&[&place.to_le_bytes(), path])
+}
+
+/// Numbers of folders and matches.
+#[derive(Debug, Default)]
+pub struct Inodes {
+    given: FxHashMap<Vec<u8>, u64>,
+    taken: FxHashMap<u64, ()>,
+}
+
+impl Inodes {
+    /// The number of the folder at a path of the view.
+    pub fn folder(&mut self, path: &[u8]) -> u64 {
+        self.give([b"f\0", path].concat())
+    }
+
+    /// The number of a match.
+    pub fn place(&mut self, pattern: &[u8], source: &[u8], path: &[u8]) -> u64 {
+        self.give([b"m\0", pattern, b"\0", source, b"\0", path].concat())
+    }
+
+    fn give(&mut self, key: Vec<u8>) -> u64 {
+        if let Some(ino) = self.given.get(&key) {
+            return *ino;
+        }
+        let mut ino = 2 * SPACE | hash62(&[&key]);
+        while self.taken.insert(ino, ()).is_some() {
+            ino = 2 * SPACE | (ino + 1) & (SPACE - 1);
+        }
+        self.given.insert(key, ino);
+        ino
+    }
+}
+
+/// Numbers of files, by device and inode number.
+#[derive(Debug, Default)]
+pub struct Devices(parking_lot::RwLock<Vec<u64>>);
+
+impl Devices {
+    /// The number of a file.
+    pub fn ino(&self, dev: u64, ino: u64) -> u64 {
+        let place = self.0.read().iter().position(|known| *known == dev);
+        let place = place.unwrap_or_else(|| {
+            let mut devices = self.0.write();
+            devices.iter().position(|known| *known == dev).unwrap_or_else(|| {
+                devices.push(dev);
+                devices.len() - 1
+            })
+        }) as u64
+            + 1;
+        if ino < 1 << 48 && place < 1 << 14 {
+            place << 48 | ino
+        } else {
+            SPACE | hash62(&[&dev.to_le_bytes(), &ino.to_le_bytes()])
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn numbers_are_stable_and_differ() {
+        let (mut one, mut two) = (Inodes::default(), Inodes::default());
+        let a = one.folder(b"runs");
+        two.folder(b"other");
+        assert_eq!(two.folder(b"runs"), a);
+        assert_ne!(one.place(b"runs", b"s", b"p"), a);
+        assert_eq!(one.folder(b"runs"), a);
+        assert_eq!(a >> 62, 2);
+        assert_eq!(inside(a, b"x") >> 62, 3);
+        let devices = Devices::default();
+        assert_eq!(devices.ino(7, 42), 1 << 48 | 42);
+        assert_eq!(devices.ino(8, 42), 2 << 48 | 42);
+        assert_eq!(devices.ino(7, 1 << 50) >> 62, 1);
+    }
+}
