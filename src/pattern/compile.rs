@@ -106,6 +106,10 @@ impl Compiler {
     }
 
     fn parse(&mut self, text: &str, scope: &Scope, fold: bool, place: &str) -> Option<Glob> {
+        if self.errors.len() >= MAX_ERRORS {
+            // Hints are looked for at length.
+            return None;
+        }
         if text.len() > MAX_GLOB_BYTES {
             self.error(place, format!("a glob of {} bytes", text.len()), Some(format!("at most {MAX_GLOB_BYTES}")));
             return None;
