@@ -29,6 +29,9 @@ const KEPT_TROUBLES: usize = 10_000;
 /// The least time between two views while a scan runs.
 const PUBLISH_EVERY: Duration = Duration::from_millis(50);
 
+/// How long what is found is gathered before it is looked at.
+const GATHER: Duration = Duration::from_millis(2);
+
 /// All that a mount knows.
 #[derive(Debug)]
 pub struct Live {
@@ -111,7 +114,10 @@ impl Live {
             let event = if fresh {
                 events.recv_timeout(pause.saturating_sub(last.elapsed()))
             } else {
-                events.recv().map_err(|_| RecvTimeoutError::Disconnected)
+                // More will follow: not to be woken for each one.
+                let first = events.recv().map_err(|_| RecvTimeoutError::Disconnected);
+                std::thread::sleep(GATHER);
+                first
             };
             let ended = matches!(event, Err(RecvTimeoutError::Disconnected));
             match event {

@@ -41,6 +41,9 @@ pub(crate) struct ScanArgs {
     layout: Option<String>,
 }
 
+/// How long matches are gathered before they are printed.
+const GATHER: Duration = Duration::from_millis(2);
+
 pub(crate) fn run(args: &ScanArgs) -> anyhow::Result<u8> {
     let patterns = load_patterns(&args.patterns.patterns)?;
     let automaton = Arc::new(compile_all(&patterns, args.layout.as_deref())?);
@@ -99,7 +102,11 @@ pub(crate) fn run(args: &ScanArgs) -> anyhow::Result<u8> {
             Err(_) => {
                 stdout.flush()?;
                 match receiver.recv_timeout(Duration::from_millis(200)) {
-                    Ok(event) => Some(event),
+                    Ok(event) => {
+                        // More will follow: being woken for each one took a tenth of a scan's time.
+                        std::thread::sleep(GATHER);
+                        Some(event)
+                    }
                     Err(RecvTimeoutError::Timeout) => None,
                     Err(RecvTimeoutError::Disconnected) => break,
                 }
