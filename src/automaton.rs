@@ -209,6 +209,18 @@ impl Automaton {
         &self.names.captures()[id.index()].name
     }
 
+    /// True if `state` depends on more than the names in a directory: on its children's content, or on its files'.
+    pub(crate) fn looks_deeper(&self, state: StateId) -> bool {
+        let mut deeper = false;
+        atoms(&self.state(state).body, &mut |atom| {
+            deeper |= match atom {
+                Atom::File(_, tests) => !tests.is_empty(),
+                Atom::Child(_) => true,
+            };
+        });
+        deeper
+    }
+
     /// The states that `state` asks of child directories, in required, forbidden and shown parts alike.
     pub(crate) fn asked_of_children(&self, state: StateId, into: &mut Bits) {
         atoms(&self.state(state).body, &mut |atom| {

@@ -15,7 +15,7 @@ use crate::reader::{LINK_BUDGET, Reader, Way};
 use crate::source::{Handle, RawKind};
 
 /// What is shown of a directory.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, Hash)]
 pub enum Content {
     /// Everything.
     Whole,
@@ -36,7 +36,7 @@ pub enum Symlinks {
 }
 
 /// An entry that is shown.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, Hash)]
 pub enum Shown {
     /// A directory; `linked` if it is behind a link.
     Dir {

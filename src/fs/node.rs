@@ -2,14 +2,15 @@
 //! real thing again.
 
 use std::ffi::{CStr, CString};
+use std::hash::BuildHasher;
 use std::io;
 use std::num::NonZeroUsize;
 use std::sync::{Arc, Weak};
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
 use lru::LruCache;
 use parking_lot::Mutex;
-use rustc_hash::FxHashMap;
+use rustc_hash::{FxBuildHasher, FxHashMap};
 
 use crate::expand::{Content, Shown};
 use crate::source::{Handle, Stat};
@@ -48,6 +49,7 @@ pub(crate) enum NodeKind {
         /// Below the source.
         path: Box<[u8]>,
         content: Mutex<Arc<Content>>,
+        shown: Mutex<ShownState>,
     },
     /// A file, link or special, by its device and inode number.
     Leaf { dev: u64, ino: u64 },
@@ -62,7 +64,29 @@ pub(crate) struct OpenState {
     pub(crate) seen: Option<((i64, u32), u64)>,
 }
 
+/// What a directory showed last.
+#[derive(Debug, Default)]
+pub(crate) struct ShownState {
+    /// A hash of it, once it was listed.
+    hash: Option<u64>,
+    /// When it was seen to have changed since.
+    pub(crate) changed: Option<SystemTime>,
+}
+
 impl Node {
+    /// Remembers what a directory shows now: a change that its own modification time does not tell of, deeper down,
+    /// counts as one of its own, so that the kernel asks for its entries again.
+    pub(crate) fn note_shown(&self, entries: &[(Box<[u8]>, Shown)]) {
+        let NodeKind::Dir { shown, .. } = &self.kind else { return };
+        // Independent of the order of listing.
+        let hash = entries.iter().fold(0u64, |sum, entry| sum.wrapping_add(FxBuildHasher.hash_one(entry)));
+        let mut shown = shown.lock();
+        if shown.hash.is_some_and(|known| known != hash) {
+            shown.changed = Some(SystemTime::now());
+        }
+        shown.hash = Some(hash);
+    }
+
     /// The path of a directory below its source; for anything else, that of the directory it is in.
     pub(crate) fn dir_path(&self) -> Vec<u8> {
         match &self.kind {

@@ -1,0 +1,288 @@
+//! Directories: what they show, looking names up, and listing them.
+//!
+//! Directories are not opened: the kernel is told that `opendir` is not needed, keeps their contents, and asks for
+//! them again when the attributes that it gets after [`super::FsOptions::ttl`] have another modification time. Cookies are
+//! hashes of names, so that a listing goes on where it was even if the directory was read anew in between.
+
+use std::ffi::{CString, OsStr};
+use std::io;
+use std::os::unix::ffi::OsStrExt;
+use std::sync::Arc;
+use std::time::Duration;
+
+use fuser::{FileAttr, Generation, INodeNo, ReplyDirectory, ReplyDirectoryPlus};
+
+use super::attr::{folder_attr, kind_of};
+use super::control::{self, Control};
+use super::node::{At, Listing, Node, NodeKind, generation};
+use super::reach::{Target, gone};
+use super::{FOREVER, VeinFs, ViewMode};
+use crate::expand::{Content, Directory, Shown, Symlinks, expand};
+use crate::listing::ListRules;
+use crate::matcher::Own;
+use crate::matcher::bits::Bits;
+use crate::reader::Reader;
+use crate::source::Handle;
+use crate::view::table::{DOTS, Table};
+use crate::view::{Folder, Item, Place, inode};
+
+/// What there is to list.
+enum Entries {
+    Folder(Arc<Folder>),
+    Dir(Arc<Node>, Arc<Table<Shown>>),
+    Control(Table<Control>),
+}
+
+fn not_a_directory() -> io::Error {
+    io::Error::from_raw_os_error(libc::ENOTDIR)
+}
+
+impl VeinFs {
+    pub(super) fn listing(&self, node: &Arc<Node>, ttl: Duration) -> io::Result<Listing> {
+        let NodeKind::Dir { path, content, .. } = &node.kind else {
+            return Err(not_a_directory());
+        };
+        let content = Arc::clone(&content.lock());
+        if let Some(listing) = self.listings.get(node.ino, ttl)
+            && (Arc::ptr_eq(&listing.content, &content) || listing.content == content)
+        {
+            return Ok(listing);
+        }
+        let handle = self.handle(node)?;
+        let automaton = &*self.live.automaton;
+        let options = &self.live.options[node.place.source];
+        let source = node.place.source;
+        let symlinks = if self.options.allow_other && self.options.symlinks == Symlinks::Follow {
+            // Shown as links, so that the kernel checks the way to what they lead to for whoever follows them.
+            Symlinks::Keep
+        } else {
+            self.options.symlinks
+        };
+        let entries = self.scratch.with(|scratch| {
+            let root_name = &self.live.sources[source].root_name;
+            let mut above = Bits::new(automaton.names.len());
+            let name = path.rsplit(|byte| *byte == b'/').next().filter(|name| !name.is_empty()).unwrap_or(root_name);
+            if !automaton.ancestor_globs.is_empty() && !path.is_empty() {
+                let mut names: Vec<&[u8]> = path.split(|byte| *byte == b'/').collect();
+                names.pop();
+                names.push(root_name);
+                for name in names {
+                    let globs = scratch.match_name(automaton, name);
+                    globs.iter().filter(|glob| automaton.ancestor_globs.contains(*glob)).for_each(|g| above.insert(g));
+                }
+            }
+            let globs = scratch.match_name(automaton, name);
+            let reader = Reader {
+                automaton,
+                source: &*self.live.sources[source].source,
+                rules: ListRules { exclude: &options.exclude, follow: false },
+                closed: &|path| options.not_entered.contains(&crate::entry::RelPath::from_bytes(path)),
+                failed: &|path, error| self.live.note_read_error(source, path, error),
+            };
+            let directory = Directory {
+                own: Own { name, globs: &globs, above: &above },
+                handle: &handle,
+                path,
+                above: &|| self.handles_above(node),
+            };
+            expand(&reader, &directory, &content, symlinks, scratch)
+        })?;
+        node.note_shown(&entries);
+        let listing = Listing { table: Arc::new(Table::new(entries)), content };
+        self.listings.put(node.ino, listing.clone());
+        Ok(listing)
+    }
+
+    fn handles_above(&self, node: &Arc<Node>) -> Vec<Arc<Handle>> {
+        let mut handles = Vec::new();
+        let mut at = node.at.lock().parent.clone();
+        while let Some(parent) = at {
+            handles.extend(self.handle(&parent));
+            at = parent.at.lock().parent.clone();
+        }
+        handles
+    }
+
+    pub(super) fn do_lookup(&self, parent: INodeNo, name: &[u8]) -> io::Result<(FileAttr, u64, Duration, Duration)> {
+        match self.target(parent)? {
+            Target::Control(control) => {
+                let child = control.child(name, &self.live).ok_or_else(gone)?;
+                Ok((self.control_attr(&child), 0, Duration::ZERO, FOREVER))
+            }
+            Target::Folder(folder) => match folder.entries.get(name) {
+                Some(Item::Folder(below)) => {
+                    Ok((folder_attr(below.ino, below.changed, self.uid, self.gid), 0, FOREVER, FOREVER))
+                }
+                Some(Item::Match(place)) if self.options.view == ViewMode::Link => {
+                    Ok((self.link_attr(place), 0, FOREVER, FOREVER))
+                }
+                Some(Item::Match(place)) => {
+                    let (node, stat) = self.enter_place(place)?;
+                    Ok((self.attr(&node, &stat), generation(&stat), self.options.ttl, FOREVER))
+                }
+                None if folder.ino == inode::ROOT && name == control::NAME => {
+                    Ok((self.control_attr(&Control::Root), 0, Duration::ZERO, FOREVER))
+                }
+                None => Err(gone()),
+            },
+            Target::Node(dir) => {
+                let listing = self.listing(&dir, self.options.ttl)?;
+                let shown = listing.table.get(name).ok_or_else(gone)?;
+                let (node, stat) = self.enter(&dir, &*self.handle(&dir)?, name, shown)?;
+                Ok((self.attr(&node, &stat), generation(&stat), self.options.ttl, self.options.ttl))
+            }
+        }
+    }
+
+    fn entries(&self, ino: INodeNo, offset: u64) -> io::Result<Entries> {
+        Ok(match self.target(ino)? {
+            Target::Control(control) => Entries::Control(control.entries(&self.live).ok_or_else(not_a_directory)?),
+            Target::Folder(folder) => Entries::Folder(folder),
+            Target::Node(node) => {
+                // In the middle of a listing the old one is as good.
+                let ttl = if offset == 0 { self.options.ttl } else { FOREVER };
+                let table = self.listing(&node, ttl)?.table;
+                Entries::Dir(node, table)
+            }
+        })
+    }
+
+    pub(super) fn do_readdirplus(&self, ino: INodeNo, offset: u64, reply: &mut ReplyDirectoryPlus) -> io::Result<()> {
+        let entries = self.entries(ino, offset)?;
+        let (own, above) = self.dots(&entries);
+        // The kernel neither counts nor keeps the attributes of these two.
+        let dot = |ino| folder_attr(ino, self.live.started, self.uid, self.gid);
+        for (cookie, name, ino) in [(1, ".", own), (DOTS, "..", above)] {
+            if offset < cookie && reply.add(INodeNo(ino), cookie, name, &Duration::ZERO, &dot(ino), Generation(0)) {
+                return Ok(());
+            }
+        }
+        match &entries {
+            Entries::Folder(folder) => {
+                for entry in folder.entries.behind(offset.max(DOTS)) {
+                    let (attr, generation, ttl, node) = match &entry.value {
+                        Item::Folder(below) => {
+                            (folder_attr(below.ino, below.changed, self.uid, self.gid), 0, FOREVER, None)
+                        }
+                        Item::Match(place) if self.options.view == ViewMode::Link => {
+                            (self.link_attr(place), 0, FOREVER, None)
+                        }
+                        Item::Match(place) => match self.enter_place(place) {
+                            Ok((node, stat)) => {
+                                (self.attr(&node, &stat), generation(&stat), self.options.ttl, Some(node))
+                            }
+                            Err(error) => {
+                                // It is known to have been there; what is asked of it will say what is wrong.
+                                tracing::debug!(%error, "match cannot be read");
+                                if self.add_unread(reply, place, entry.cookie, &entry.name) {
+                                    return Ok(());
+                                }
+                                continue;
+                            }
+                        },
+                    };
+                    if reply.add(
+                        attr.ino,
+                        entry.cookie,
+                        OsStr::from_bytes(&entry.name),
+                        &ttl,
+                        &attr,
+                        Generation(generation),
+                    ) {
+                        // Not sent, so not counted by the kernel.
+                        node.inspect(|node| self.nodes.forget(node.ino, 1));
+                        return Ok(());
+                    }
+                }
+            }
+            Entries::Dir(dir, table) => {
+                let handle = self.handle(dir)?;
+                for entry in table.behind(offset.max(DOTS)) {
+                    let Ok((node, stat)) = self.enter(dir, &handle, &entry.name, &entry.value) else { continue };
+                    let attr = self.attr(&node, &stat);
+                    let name = OsStr::from_bytes(&entry.name);
+                    if reply.add(attr.ino, entry.cookie, name, &self.options.ttl, &attr, Generation(generation(&stat)))
+                    {
+                        self.nodes.forget(node.ino, 1);
+                        return Ok(());
+                    }
+                }
+            }
+            Entries::Control(table) => {
+                for entry in table.behind(offset.max(DOTS)) {
+                    let attr = self.control_attr(&entry.value);
+                    let name = OsStr::from_bytes(&entry.name);
+                    if reply.add(attr.ino, entry.cookie, name, &Duration::ZERO, &attr, Generation(0)) {
+                        return Ok(());
+                    }
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// An entry for a match whose directory cannot be looked at, remembered as a node all the same.
+    fn add_unread(&self, reply: &mut ReplyDirectoryPlus, place: &Arc<Place>, cookie: u64, name: &[u8]) -> bool {
+        let at = At { parent: None, name: CString::default(), linked: false };
+        let path = place.found.path.as_bytes().to_vec();
+        let node = self.remember_dir(place, path, at, Content::States(Vec::new()), Some(place.ino));
+        let attr = folder_attr(node.ino, self.live.started, self.uid, self.gid);
+        let full = reply.add(attr.ino, cookie, OsStr::from_bytes(name), &Duration::ZERO, &attr, Generation(0));
+        if full {
+            self.nodes.forget(node.ino, 1);
+        }
+        full
+    }
+
+    pub(super) fn do_readdir(&self, ino: INodeNo, offset: u64, reply: &mut ReplyDirectory) -> io::Result<()> {
+        let entries = self.entries(ino, offset)?;
+        let (own, above) = self.dots(&entries);
+        for (cookie, name, ino) in [(1, ".", own), (DOTS, "..", above)] {
+            if offset < cookie && reply.add(INodeNo(ino), cookie, fuser::FileType::Directory, name) {
+                return Ok(());
+            }
+        }
+        let from = offset.max(DOTS);
+        let mut add = |ino, cookie, kind, name: &[u8]| reply.add(INodeNo(ino), cookie, kind, OsStr::from_bytes(name));
+        match &entries {
+            Entries::Folder(folder) => {
+                let linked = self.options.view == ViewMode::Link;
+                let kind = |item: &Item| match item {
+                    Item::Match(_) if linked => fuser::FileType::Symlink,
+                    _ => fuser::FileType::Directory,
+                };
+                folder.entries.behind(from).iter().any(|e| add(e.value.ino(), e.cookie, kind(&e.value), &e.name));
+            }
+            Entries::Dir(dir, table) => {
+                let handle = self.handle(dir)?;
+                for entry in table.behind(from) {
+                    let Ok((node, stat)) = self.enter(dir, &handle, &entry.name, &entry.value) else { continue };
+                    let full = add(node.ino, entry.cookie, kind_of(stat.mode), &entry.name);
+                    self.nodes.forget(node.ino, 1);
+                    if full {
+                        break;
+                    }
+                }
+            }
+            Entries::Control(table) => {
+                table.behind(from).iter().any(|entry| {
+                    let attr = self.control_attr(&entry.value);
+                    add(attr.ino.0, entry.cookie, attr.kind, &entry.name)
+                });
+            }
+        }
+        Ok(())
+    }
+
+    /// Inode numbers of a directory and the one above it.
+    fn dots(&self, entries: &Entries) -> (u64, u64) {
+        match entries {
+            Entries::Folder(folder) => (folder.ino, folder.parent),
+            Entries::Dir(node, _) => {
+                let parent = node.at.lock().parent.as_ref().map(|parent| parent.ino);
+                (node.ino, parent.unwrap_or(node.place.parent))
+            }
+            Entries::Control(_) => (control::ROOT, inode::ROOT),
+        }
+    }
+}

@@ -1,0 +1,319 @@
+//! From inode numbers to the real things: targets, nodes, open directories, attributes.
+
+use std::ffi::{CString, OsStr};
+use std::io;
+use std::os::fd::AsFd;
+use std::os::unix::ffi::OsStrExt;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use fuser::{FileAttr, FileHandle, INodeNo};
+use parking_lot::Mutex;
+
+use super::attr::{file_attr, folder_attr};
+use super::control::Control;
+use super::files::Open;
+use super::node::{At, Node, NodeKind, OpenState, ShownState, open_child};
+use super::{FOREVER, VeinFs, ViewMode, share};
+use crate::expand::{Content, Shown};
+use crate::listing::c_name;
+use crate::source::{Handle, Source, Stat};
+use crate::view::{Folder, Place, inode};
+
+/// What an inode number stands for.
+pub(super) enum Target {
+    Folder(Arc<Folder>),
+    Control(Control),
+    Node(Arc<Node>),
+}
+
+pub(super) fn gone() -> io::Error {
+    io::Error::from_raw_os_error(libc::ENOENT)
+}
+
+pub(super) fn stale() -> io::Error {
+    io::Error::from_raw_os_error(libc::ESTALE)
+}
+
+impl VeinFs {
+    pub(super) fn target(&self, ino: INodeNo) -> io::Result<Target> {
+        if let Some(control) = Control::of(ino.0, self.live.patterns.len()) {
+            return Ok(Target::Control(control));
+        }
+        if let Some(node) = self.nodes.get(ino.0) {
+            return Ok(Target::Node(node));
+        }
+        self.live.view().folders.get(&ino.0).map(|folder| Target::Folder(Arc::clone(folder))).ok_or_else(stale)
+    }
+
+    pub(super) fn node(&self, ino: INodeNo) -> io::Result<Arc<Node>> {
+        self.nodes.get(ino.0).ok_or_else(stale)
+    }
+
+    // --- the real directories behind nodes ---
+
+    pub(super) fn source(&self, place: &Place) -> &dyn Source {
+        &*self.live.sources[place.source].source
+    }
+
+    pub(super) fn root_handle(&self, source: usize) -> io::Result<Arc<Handle>> {
+        let key = source as u64;
+        if let Some(handle) = self.handles.get(key, self.options.ttl) {
+            return Ok(handle);
+        }
+        let handle = Arc::new(self.live.sources[source].source.open_root()?);
+        self.handles.put(key, Arc::clone(&handle));
+        Ok(handle)
+    }
+
+    /// Opens the directory of a match.
+    fn place_handle(&self, place: &Place) -> io::Result<Handle> {
+        let source = self.source(place);
+        let path = &place.found.path;
+        let root = self.root_handle(place.source)?;
+        if path.is_root() {
+            return source.open_root();
+        }
+        match source.open_dir(&root, &c_name(path.as_bytes())) {
+            // The way to it goes through links, which only --follow walks.
+            Err(error) if self.options.follow && error.raw_os_error() == Some(libc::ELOOP) => {
+                let mut handle: Option<Handle> = None;
+                for name in path.components().map(c_name) {
+                    let base = handle.as_ref().unwrap_or(&root);
+                    let opened = source.open_dir(base, &name);
+                    handle = Some(match opened {
+                        Ok(opened) => opened,
+                        Err(_) => source.open_link(base, &name)?,
+                    });
+                }
+                handle.ok_or_else(gone)
+            }
+            opened => opened,
+        }
+    }
+
+    /// A directory node's directory, opened through those above it, kept for a while.
+    pub(super) fn handle(&self, node: &Arc<Node>) -> io::Result<Arc<Handle>> {
+        // From the nearest directory above that is open downwards; a loop, since trees may be very deep.
+        let mut missing: Vec<(Arc<Node>, At)> = Vec::new();
+        let mut at = Arc::clone(node);
+        let mut base = loop {
+            if let Some(handle) = self.handles.get(at.ino, self.options.ttl) {
+                break handle;
+            }
+            let how = at.at.lock().clone();
+            match how.parent.clone() {
+                Some(parent) => {
+                    missing.push((at, how));
+                    at = parent;
+                }
+                None => {
+                    let handle = Arc::new(self.place_handle(&at.place)?);
+                    self.handles.put(at.ino, Arc::clone(&handle));
+                    break handle;
+                }
+            }
+        };
+        for (node, how) in missing.into_iter().rev() {
+            base = Arc::new(open_child(self.source(&node.place), &base, &how.name, how.linked)?);
+            self.handles.put(node.ino, Arc::clone(&base));
+        }
+        Ok(base)
+    }
+
+    /// The open directory that a leaf is in, and its name there.
+    pub(super) fn whereabouts(&self, node: &Node) -> io::Result<(Arc<Handle>, At)> {
+        let at = node.at.lock().clone();
+        let parent = at.parent.as_ref().ok_or_else(stale)?;
+        Ok((self.handle(parent)?, at))
+    }
+
+    pub(super) fn stat(&self, node: &Arc<Node>) -> io::Result<Stat> {
+        match &node.kind {
+            NodeKind::Dir { .. } => self.source(&node.place).stat_dir(&*self.handle(node)?),
+            NodeKind::Leaf { dev, ino } => {
+                let (dir, at) = self.whereabouts(node)?;
+                let stat = self.source(&node.place).stat(&dir, &at.name, at.linked)?;
+                // Another file has taken the name: whoever asks by name looks it up again.
+                if (stat.dev, stat.ino) == (*dev, *ino) { Ok(stat) } else { Err(stale()) }
+            }
+        }
+    }
+
+    pub(super) fn attr(&self, node: &Arc<Node>, stat: &Stat) -> FileAttr {
+        let mut attr = file_attr(node.ino, stat);
+        if let NodeKind::Dir { shown, .. } = &node.kind
+            && let Some(changed) = shown.lock().changed
+        {
+            attr.mtime = attr.mtime.max(changed);
+        }
+        let top_of_match = matches!(&node.kind, NodeKind::Dir { .. }) && node.at.lock().parent.is_none();
+        if self.options.allow_other && top_of_match {
+            let source = &self.live.sources[node.place.source];
+            share::narrow(&mut attr, &PathBuf::from(OsStr::from_bytes(&source.path_of(&node.place.found.path))));
+        }
+        attr
+    }
+
+    /// The node and attributes of an entry that a directory shows; counts as a lookup.
+    pub(super) fn enter(
+        &self,
+        dir: &Arc<Node>,
+        handle: &Handle,
+        name: &[u8],
+        shown: &Shown,
+    ) -> io::Result<(Arc<Node>, Stat)> {
+        let linked = matches!(shown, Shown::Dir { linked: true, .. } | Shown::File { linked: true });
+        let name = c_name(name);
+        let stat = self.source(&dir.place).stat(handle, &name, linked)?;
+        let at = At { parent: Some(Arc::clone(dir)), name, linked };
+        let fits = match shown {
+            Shown::Dir { .. } => stat.is_dir(),
+            Shown::File { .. } => stat.is_file(),
+            Shown::Link => stat.is_link(),
+            Shown::Special => !stat.is_dir() && !stat.is_link(),
+        };
+        if !fits {
+            // It has become something else since it was listed.
+            self.listings.remove(dir.ino);
+            return Err(gone());
+        }
+        let content = match shown {
+            Shown::Dir { content, .. } => Some(content.clone()),
+            _ => None,
+        };
+        Ok((self.remember(&dir.place, at, &stat, content), stat))
+    }
+
+    fn remember(&self, place: &Arc<Place>, at: At, stat: &Stat, content: Option<Content>) -> Arc<Node> {
+        if let Some(content) = content {
+            let mut path = at.parent.as_ref().map_or(Vec::new(), |parent| parent.dir_path());
+            if !path.is_empty() {
+                path.push(b'/');
+            }
+            path.extend_from_slice(at.name.to_bytes());
+            return self.remember_dir(place, path, at, content, None);
+        }
+        let (dev, ino) = (stat.dev, stat.ino);
+        let same = |node: &Node| matches!(node.kind, NodeKind::Leaf { dev: d, ino: i } if (d, i) == (dev, ino));
+        let node = self.nodes.remember(self.devices.ino(dev, ino), same, |number| Node {
+            ino: number,
+            place: Arc::clone(place),
+            kind: NodeKind::Leaf { dev, ino },
+            at: Mutex::new(at.clone()),
+            open: Mutex::new(OpenState::default()),
+        });
+        // Looked up by another name: the newest is the likeliest to be there still.
+        *node.at.lock() = at;
+        node
+    }
+
+    pub(super) fn remember_dir(
+        &self,
+        place: &Arc<Place>,
+        path: Vec<u8>,
+        at: At,
+        content: Content,
+        number: Option<u64>,
+    ) -> Arc<Node> {
+        let number = number.unwrap_or_else(|| inode::inside(place.ino, &path));
+        let same = |node: &Node| {
+            node.place.ino == place.ino && matches!(&node.kind, NodeKind::Dir { path: known, .. } if **known == *path)
+        };
+        let node = self.nodes.remember(number, same, |number| Node {
+            ino: number,
+            place: Arc::clone(place),
+            kind: NodeKind::Dir {
+                path: path.clone().into(),
+                content: Mutex::new(Arc::new(content.clone())),
+                shown: Mutex::new(ShownState::default()),
+            },
+            at: Mutex::new(at.clone()),
+            open: Mutex::new(OpenState::default()),
+        });
+        if let NodeKind::Dir { content: known, .. } = &node.kind {
+            let mut known = known.lock();
+            if **known != content {
+                *known = Arc::new(content);
+            }
+        }
+        node
+    }
+
+    /// The node of a match's own directory; counts as a lookup.
+    pub(super) fn enter_place(&self, place: &Arc<Place>) -> io::Result<(Arc<Node>, Stat)> {
+        let automaton = &self.live.automaton;
+        let top = automaton.top(place.found.pattern);
+        let whole = self.options.view == ViewMode::All || top.opaque || automaton.state(top.state).whole;
+        let content =
+            if whole { Content::Whole } else { Content::States(vec![(top.state, place.found.captures.clone())]) };
+        let handle = match self.handles.get(place.ino, self.options.ttl) {
+            Some(handle) => handle,
+            None => {
+                let handle = Arc::new(self.place_handle(place)?);
+                self.handles.put(place.ino, Arc::clone(&handle));
+                handle
+            }
+        };
+        let stat = self.source(place).stat_dir(&handle)?;
+        let at = At { parent: None, name: CString::default(), linked: false };
+        Ok((self.remember_dir(place, place.found.path.as_bytes().to_vec(), at, content, Some(place.ino)), stat))
+    }
+
+    /// A match shown as a link.
+    pub(super) fn link_text(&self, place: &Place) -> Vec<u8> {
+        self.live.sources[place.source].path_of(&place.found.path)
+    }
+
+    pub(super) fn link_attr(&self, place: &Place) -> FileAttr {
+        let mut attr = folder_attr(place.ino, self.live.started, self.uid, self.gid);
+        attr.kind = fuser::FileType::Symlink;
+        attr.perm = 0o777;
+        attr.size = self.link_text(place).len() as u64;
+        attr
+    }
+
+    pub(super) fn place_by_ino(&self, ino: u64) -> Option<Arc<Place>> {
+        self.live.view().places.iter().find(|place| place.ino == ino).cloned()
+    }
+
+    /// True if what a directory shows can change without a change of the directory itself.
+    fn depends_on_more_than_names(&self, node: &Node) -> bool {
+        let NodeKind::Dir { content, .. } = &node.kind else { return false };
+        match &**content.lock() {
+            Content::Whole => false,
+            Content::States(states) => states.iter().any(|(state, _)| self.live.automaton.looks_deeper(*state)),
+        }
+    }
+
+    pub(super) fn do_getattr(&self, ino: INodeNo, handle: Option<FileHandle>) -> io::Result<(FileAttr, Duration)> {
+        if let Some(Open::File { fd, node, .. }) = handle.and_then(|handle| self.opened.get(handle)) {
+            let stat = self.source(&node.place).stat_dir(&Handle(fd.as_fd().try_clone_to_owned()?))?;
+            return Ok((file_attr(node.ino, &stat), self.options.ttl));
+        }
+        match self.target(ino) {
+            Ok(Target::Control(control)) => Ok((self.control_attr(&control), Duration::ZERO)),
+            Ok(Target::Folder(folder)) => Ok((folder_attr(folder.ino, folder.changed, self.uid, self.gid), FOREVER)),
+            Ok(Target::Node(node)) => match self.stat(&node) {
+                Ok(stat) => {
+                    if self.depends_on_more_than_names(&node) {
+                        // The kernel asks whether what it keeps of the directory is still good.
+                        let _ = self.listing(&node, self.options.ttl);
+                    }
+                    Ok((self.attr(&node, &stat), self.options.ttl))
+                }
+                // Removed or replaced while open: what is open tells.
+                Err(error) => match self.any_open(&node) {
+                    Some(stat) => Ok((file_attr(node.ino, &stat), self.options.ttl)),
+                    None => Err(error),
+                },
+            },
+            Err(error) if self.options.view == ViewMode::Link => {
+                let place = self.place_by_ino(ino.0).ok_or(error)?;
+                Ok((self.link_attr(&place), FOREVER))
+            }
+            Err(error) => Err(error),
+        }
+    }
+}
