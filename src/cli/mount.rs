@@ -170,8 +170,8 @@ pub(crate) fn run(args: &MountArgs, words: &[OsString]) -> anyhow::Result<u8> {
             }
             if let Some(channel) = channel {
                 let log = args.log.as_deref().map(open_log).transpose()?;
-                let details =
-                    Map::from_iter([("mountpoint".to_owned(), json!(mounted.live().mountpoint.display().to_string()))]);
+                let complete = mounted.live().wait_complete(Duration::ZERO);
+                let details = Map::from_iter([("complete".to_owned(), json!(complete))]);
                 if let Err(error) = channel.ready(details, log) {
                     // Whoever asked for the mount is gone: nobody would know of it.
                     mounted.end(&ShutdownReason::Signal(nix::sys::signal::Signal::SIGTERM));
