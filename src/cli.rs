@@ -67,7 +67,7 @@ pub(crate) struct WalkArgs {
     #[arg(long, value_name = "GLOB")]
     exclude: Vec<String>,
     /// See nothing deeper than N levels below the source
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
     max_depth: Option<u32>,
     /// Do not enter other file systems than the source's
     #[arg(long, short = 'x')]

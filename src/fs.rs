@@ -176,9 +176,12 @@ impl VeinFs {
 
     fn control_attr(&self, control: &Control) -> FileAttr {
         let mut attr = folder_attr(control.ino(), self.live.started, self.uid, self.gid);
+        // It names every match, also those that other users may not reach.
+        let readers = if self.options.allow_other { 0o700 } else { 0o777 };
+        attr.perm &= readers;
         if let Some(text) = self.control_text(control) {
             attr.kind = fuser::FileType::RegularFile;
-            attr.perm = 0o444;
+            attr.perm = 0o444 & readers;
             attr.size = text.len() as u64;
             attr.mtime = std::time::SystemTime::now();
         }

@@ -116,9 +116,13 @@ impl Kids {
                 }
                 (Some(Value::Bag(all)), Value::Bag(more)) => {
                     for (mappings, count) in more {
-                        match all.iter_mut().find(|(known, _)| *known == mappings) {
-                            Some((_, sum)) => *sum = sum.saturating_add(count),
-                            None => all.push((mappings, count)),
+                        match all.first_mut() {
+                            // Without captures all files are alike.
+                            Some((known, sum)) if *known == mappings => *sum = sum.saturating_add(count),
+                            _ => all.push((mappings, count)),
+                        }
+                        if all.len().is_power_of_two() {
+                            add_up(all);
                         }
                     }
                 }
@@ -126,6 +130,18 @@ impl Kids {
             }
         }
     }
+}
+
+/// Makes one of equal items.
+fn add_up(files: &mut Vec<(SmallVec<[Mapping; 1]>, u32)>) {
+    files.sort_unstable_by(|(a, _), (b, _)| a.cmp(b));
+    files.dedup_by(|(later, more), (kept, sum)| {
+        let equal = later == kept;
+        if equal {
+            *sum = sum.saturating_add(*more);
+        }
+        equal
+    });
 }
 
 /// A directory that matches a pattern.

@@ -81,6 +81,8 @@ pub struct View {
     pub folders: FxHashMap<u64, Arc<Folder>>,
     /// All matches, by pattern, source and path.
     pub places: Vec<Arc<Place>>,
+    /// The same by inode number.
+    pub by_ino: FxHashMap<u64, Arc<Place>>,
     /// The number of this view, ascending.
     pub generation: u64,
 }
@@ -112,7 +114,7 @@ impl View {
             changed: SystemTime::now(),
         });
         let folders = FxHashMap::from_iter([(inode::ROOT, Arc::clone(&root))]);
-        Self { root, folders, places: Vec::new(), generation: 0 }
+        Self { root, folders, places: Vec::new(), by_ino: FxHashMap::default(), generation: 0 }
     }
 
     /// The view of `matches` that follows this one.
@@ -124,8 +126,6 @@ impl View {
         inodes: &mut Inodes,
     ) -> (View, Changes) {
         let mut builder = Builder { old: self, inodes, folders: FxHashMap::default(), changes: Changes::default() };
-        let mut known: FxHashMap<u64, &Arc<Place>> = FxHashMap::default();
-        known.extend(self.places.iter().map(|place| (place.ino, place)));
         let mut root = Level::default();
         for top in &automaton.tops {
             root.folders.insert(top.name.as_bytes().into(), Level::default());
@@ -137,7 +137,7 @@ impl View {
             let above = levels.iter().fold(pattern.to_vec(), |path, level| [&path, b"/".as_slice(), level].concat());
             let parent = builder.inodes.folder(&above);
             let ino = builder.inodes.place(pattern, &sources[source].name, found.path.as_bytes());
-            let place = match known.get(&ino) {
+            let place = match self.by_ino.get(&ino) {
                 Some(place) if place.parent == parent && place.view == view && place.found == *found => {
                     Arc::clone(place)
                 }
@@ -152,7 +152,8 @@ impl View {
         }
         let root = builder.folder(&[], inode::ROOT, root);
         let Builder { folders, changes, .. } = builder;
-        (View { root, folders, places, generation: self.generation + 1 }, changes)
+        let by_ino = places.iter().map(|place| (place.ino, Arc::clone(place))).collect();
+        (View { root, folders, places, by_ino, generation: self.generation + 1 }, changes)
     }
 }
 

@@ -275,7 +275,7 @@ impl VeinFs {
     }
 
     pub(super) fn place_by_ino(&self, ino: u64) -> Option<Arc<Place>> {
-        self.live.view().places.iter().find(|place| place.ino == ino).cloned()
+        self.live.view().by_ino.get(&ino).cloned()
     }
 
     /// True if what a directory shows can change without a change of the directory itself.
