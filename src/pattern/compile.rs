@@ -142,21 +142,14 @@ impl Compiler {
         for (name, expression) in &pattern.captures {
             let place = key(&key(place, "captures"), name);
             let id = CaptureId(self.captures.len() as u32);
-            let fold = inner.case_insensitive;
-            let regex =
-                regex::bytes::RegexBuilder::new(expression).case_insensitive(fold).size_limit(CAPTURE_BYTES).build();
-            let hir = regex_syntax::ParserBuilder::new()
-                .case_insensitive(fold)
-                .utf8(false)
-                .nest_limit(100)
-                .build()
-                .parse(expression);
+            // `case_insensitive` is about globs; an expression says `(?i)` itself.
+            let regex = regex::bytes::RegexBuilder::new(expression).size_limit(CAPTURE_BYTES).build();
+            let hir = regex_syntax::ParserBuilder::new().utf8(false).nest_limit(100).build().parse(expression);
             let compiled = match (regex, hir) {
                 (Ok(_), Ok(hir)) if hir.properties().look_set().is_empty() => {
                     // Built again between anchors: a value matches whole.
                     let whole = format!(r"\A(?:{expression})\z");
                     regex::bytes::RegexBuilder::new(&whole)
-                        .case_insensitive(fold)
                         .size_limit(CAPTURE_BYTES)
                         .build()
                         .map(|regex| (regex, hir))

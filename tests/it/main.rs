@@ -1,5 +1,7 @@
 //! All integration tests, one binary.
 
+mod differential;
+mod faults;
 mod generate;
 mod mounts;
 mod oracle;
