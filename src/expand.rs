@@ -26,7 +26,7 @@ pub enum Content {
 /// How symbolic links inside a match are shown.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum)]
 pub enum Symlinks {
-    /// As what they lead to; those that dangle, and those that lead back above themselves, as links
+    /// As what they lead to; those that dangle, and those to a directory on the way to them, as links
     #[default]
     Follow,
     /// As links whose text leads to the same place
@@ -64,7 +64,7 @@ pub struct Directory<'a> {
     pub handle: &'a Handle,
     /// The path below the source.
     pub path: &'a [u8],
-    /// The open directories above it in the match, the nearest first; asked only where links are met.
+    /// The open directories on the way to it from the source's root, the nearest first; asked only where links are met.
     pub above: &'a dyn Fn() -> Vec<std::sync::Arc<Handle>>,
 }
 
@@ -83,7 +83,7 @@ pub fn expand(
     let linked = entries.iter().any(|entry| entry.raw == RawKind::Link);
     let above = if linked { (directory.above)() } else { Vec::new() };
     let handles: Vec<&Handle> = above.iter().map(|handle| &**handle).collect();
-    crate::reader::with_way(&handles, None, |above| {
+    crate::reader::with_way(&handles, &[], |above| {
         let way = Way::to(directory.handle, above);
         match content {
             Content::Whole => Ok(whole(reader, &way, directory, entries, symlinks)),

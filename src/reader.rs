@@ -1,8 +1,8 @@
 //! The states of one directory read from the top down, only as deep as the states asked for need.
 //!
 //! The walk uses it for what is behind links, the view for what a match shows. It goes through links as patterns ask;
-//! a state of `**` does not enter a directory that is already on the way, which cuts loops, and a budget bounds farms
-//! of links.
+//! a state of `**` does not follow a link to a directory that is already on the way, which cuts loops, and a budget
+//! bounds farms of links.
 
 use std::cell::Cell;
 use std::ffi::CStr;
@@ -16,6 +16,8 @@ use crate::source::{Handle, Source};
 
 /// The most directories that are read behind one link.
 pub const LINK_BUDGET: u32 = 100_000;
+/// The name that a mount has in itself for what it tells of itself.
+pub const NOT_ENTERED: &[u8] = b".veinfs";
 /// The deepest way below one link or match.
 pub const MAX_WAY: usize = 4096;
 
@@ -34,22 +36,28 @@ pub struct Reader<'a> {
     pub failed: &'a dyn Fn(&[u8], io::Error),
 }
 
-/// Directories on the way, from the one at hand upwards; identities are asked only when a link is met.
+/// Directories on the way, from the one at hand up to the source's root; identities are asked only when a link is met.
 pub struct Way<'a> {
     handle: &'a Handle,
     identity: Cell<Option<(u64, u64)>>,
     above: Option<&'a Way<'a>>,
+    /// The identities of those directories that are not open.
+    closed: &'a [(u64, u64)],
     depth: usize,
 }
 
 impl<'a> Way<'a> {
     /// A directory below `above`.
     pub fn to(handle: &'a Handle, above: Option<&'a Way<'a>>) -> Self {
-        Self { handle, identity: Cell::new(None), above, depth: above.map_or(0, |way| way.depth + 1) }
+        let (closed, depth) = above.map_or((&[] as &[_], 0), |way| (way.closed, way.depth + 1));
+        Self { handle, identity: Cell::new(None), above, closed, depth }
     }
 
     /// True if a directory of this identity is on the way.
     pub fn holds(&self, source: &dyn Source, wanted: (u64, u64)) -> bool {
+        if self.closed.contains(&wanted) {
+            return true;
+        }
         let mut at = Some(self);
         while let Some(way) = at {
             let identity = way.identity.get().or_else(|| source.identity(way.handle).ok());
@@ -119,7 +127,7 @@ impl Reader<'_> {
             self.automaton
                 .judge(&Offer { own, files: &files, kids: &kids, probe: &|_, _| None, unread: true }, Some(possible))
         };
-        if (self.closed)(path) {
+        if target.name.to_bytes() == NOT_ENTERED || (self.closed)(path) {
             let (files, kids) = (Files::new(self.automaton), Kids::new(self.automaton));
             let offer = Offer { own, files: &files, kids: &kids, probe: &|_, _| None, unread: false };
             return self.automaton.judge(&offer, Some(possible));
@@ -139,15 +147,15 @@ impl Reader<'_> {
                 return unread(io::Error::other("too many directories behind links; gave up"), possible);
             }
             *budget -= 1;
-            if self.automaton.has_recursion() {
-                match self.source.identity(&handle) {
-                    Ok(identity) if parent.holds(self.source, identity) => self.automaton.drop_recursive(possible),
-                    Ok(_) => {}
-                    Err(error) => return unread(error, possible),
-                }
-                if possible.is_empty() {
-                    return Verdict::empty(self.automaton);
-                }
+        }
+        if target.linked && self.automaton.has_recursion() {
+            match self.source.identity(&handle) {
+                Ok(identity) if parent.holds(self.source, identity) => self.automaton.drop_recursive(possible),
+                Ok(_) => {}
+                Err(error) => return unread(error, possible),
+            }
+            if possible.is_empty() {
+                return Verdict::empty(self.automaton);
             }
         }
         let listed = match list(self.automaton, self.source, &handle, &|| path.clone(), self.rules, scratch) {
@@ -225,13 +233,13 @@ pub fn above_children(automaton: &Automaton, own: &Own<'_>) -> Bits {
     above
 }
 
-/// Calls `work` with the way that leads through `handles`, the nearest first.
-pub fn with_way<T>(handles: &[&Handle], above: Option<&Way<'_>>, work: impl FnOnce(Option<&Way<'_>>) -> T) -> T {
-    match handles.split_last() {
-        None => work(above),
-        Some((top, nearer)) => {
-            let way = Way::to(top, above);
-            with_way(nearer, Some(&way), work)
-        }
+/// Calls `work` with the way that leads through the open directories `handles`, the nearest first, and through those
+/// of the identities `closed`.
+pub fn with_way<T>(handles: &[&Handle], closed: &[(u64, u64)], work: impl FnOnce(Option<&Way<'_>>) -> T) -> T {
+    fn on<T>(handles: &[&Handle], above: Option<&Way<'_>>, work: impl FnOnce(Option<&Way<'_>>) -> T) -> T {
+        let Some((top, nearer)) = handles.split_last() else { return work(above) };
+        on(nearer, Some(&Way::to(top, above)), work)
     }
+    let Some((top, nearer)) = handles.split_last() else { return work(None) };
+    on(nearer, Some(&Way { closed, ..Way::to(top, None) }), work)
 }

@@ -234,6 +234,7 @@ impl Compiler {
                     let glob = self.name_glob(text, scope, scope.case_insensitive, &key(&place, "directory_name"));
                     parts.extend(glob.map(|glob| Part { role: Role::Required, expr: Expr::Name(glob), label: None }));
                 }
+                self.order(&mut parts);
                 Expr::All(parts)
             });
             let expr = Expr::Any(alternatives.collect());
@@ -362,9 +363,7 @@ impl Compiler {
         free.dedup();
         state.closed = free.is_empty();
         if let Expr::All(parts) = &mut state.body {
-            // Cheap and decisive parts first, tests of content last. The order changes no result.
-            let cost = |part: &Part| if decides(part.role) == 0 { self.cost(&part.expr) } else { 0 };
-            parts.sort_by_cached_key(|part| (decides(part.role), cost(part)));
+            self.order(parts);
         }
         let next = StateId(self.states.len() as u32);
         *self.state_ids.entry(state).or_insert_with_key(|state| {
@@ -372,6 +371,12 @@ impl Compiler {
             self.free.push(free);
             next
         })
+    }
+
+    /// Decisive and cheap parts first, tests of content last; the matcher stops at the first part that decides nothing.
+    fn order(&self, parts: &mut [Part]) {
+        let cost = |part: &Part| if decides(part.role) == 0 { self.cost(&part.expr) } else { 0 };
+        parts.sort_by_cached_key(|part| (decides(part.role), cost(part)));
     }
 
     fn collect_free(&self, expr: &Expr, into: &mut Vec<CaptureId>) {

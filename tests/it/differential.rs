@@ -214,7 +214,11 @@ fn shown(automaton: &Automaton, source: &dyn Source, root_name: &[u8], found: &F
     };
     for name in found.path.components() {
         let above = place.above_children(automaton, &mut scratch);
-        place = place.child(source, name, false, above).expect("a match is readable");
+        match place.child(source, name, false, above) {
+            Some(child) => place = child,
+            // It matches by its name alone.
+            None => return BTreeSet::new(),
+        }
     }
     let top = automaton.top(found.pattern);
     let whole = top.opaque || automaton.state(top.state).whole;
@@ -316,4 +320,44 @@ fn same(name: &str, lines: &[&str], patterns: &[Value]) {
     let case = Case(Tree::from_lines(name, lines), patterns.collect());
     check_matches(&case).unwrap_or_else(|error| panic!("{error}\n{case:?}"));
     check_views(&case).unwrap_or_else(|error| panic!("{error}\n{case:?}"));
+}
+
+#[test]
+fn the_name_in_an_alternative_decides() {
+    let alternative = json!({"directory_name": "?", "optional_files": ["?"]});
+    same("1", &["d1/", "2/"], &[json!({"directories": [{"directory_name": "d*", "any_of": [alternative]}]})]);
+}
+
+#[test]
+fn a_value_is_that_of_the_match_that_declares_it() {
+    let inner = json!({"directory_name": "?", "recommended_files": ["**/<r>*"]});
+    let outer = json!({"captures": {"r": "[0-9]"}, "directories": [inner]});
+    same("1", &["d2/1/1a", "d2/1/2"], &[json!({"recommended_directories": [outer]})]);
+}
+
+#[test]
+fn values_that_cannot_agree_are_known_to_disagree() {
+    let captures = json!({"r": "[^_.]+", "s": "[a-z]+"});
+    let files = json!(["[a-z]<r>ta.cs<s>", "**/[a-z]/<r>"]);
+    same(
+        "a",
+        &["ses-1/data.csv", "ses-1/b/b!"],
+        &[json!({"captures": captures, "directory_name": "<s>s-1", "files": files})],
+    );
+}
+
+#[test]
+fn what_cannot_be_read_rejects_only_what_it_could() {
+    let captures = json!({"s": "[0-9]"});
+    let forbidden = json!([{"directory_name": "<s>", "files": ["x"]}]);
+    same(
+        "a",
+        &["m/f1", "m/2!", "n/f1", "n/1!", "o/f1", "o/f2", "o/1!"],
+        &[json!({"captures": captures, "files": ["f<s>"], "forbidden_directories": forbidden})],
+    );
+}
+
+#[test]
+fn a_directory_that_matches_by_name_is_shown_empty_if_it_cannot_be_read() {
+    same("1", &["1!"], &[json!({}), json!({"directories": [{}]})]);
 }
