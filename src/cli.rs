@@ -11,9 +11,12 @@ use crate::listing::Exclude;
 use crate::walk::WalkOptions;
 
 mod check;
+mod mount;
 mod out;
 mod patterns;
 mod scan;
+mod status;
+mod unmount;
 
 /// Done.
 pub const DONE: u8 = 0;
@@ -34,12 +37,19 @@ struct Cli {
 
 #[derive(Debug, Subcommand)]
 enum Command {
+    /// Show the directories that match as folders below MOUNTPOINT
+    Mount(Box<mount::MountArgs>),
+    /// Take a mount off, also one whose daemon has died
+    #[command(alias = "umount")]
+    Unmount(unmount::UnmountArgs),
     /// Print the directories that match, as they are found
     Scan(scan::ScanArgs),
     /// Look for mistakes in patterns
     Check(check::CheckArgs),
     /// List the built-in patterns, or print one
     Patterns(patterns::PatternsArgs),
+    /// Say what mounts there are and how the scan is going
+    Status(status::StatusArgs),
 }
 
 /// Which patterns.
@@ -87,8 +97,12 @@ impl WalkArgs {
 
 /// Parses the command line, runs the command and says how the process is to end.
 pub fn main() -> ExitCode {
+    let words: Vec<OsString> = std::env::args_os().skip(1).collect();
     let cli = Cli::parse();
     let result = match cli.command {
+        Command::Mount(args) => mount::run(&args, &words),
+        Command::Unmount(args) => unmount::run(&args),
+        Command::Status(args) => status::run(&args),
         Command::Scan(args) => scan::run(&args),
         Command::Check(args) => check::run(&args),
         Command::Patterns(args) => patterns::run(&args),
@@ -104,7 +118,6 @@ pub fn main() -> ExitCode {
 }
 
 /// Splits `SOURCE... LAST` as commands with a destination take it.
-#[allow(dead_code)]
 fn split_last(mut paths: Vec<OsString>) -> Option<(Vec<OsString>, PathBuf)> {
     let last = paths.pop()?;
     (!paths.is_empty()).then(|| (paths, PathBuf::from(last)))

@@ -42,6 +42,13 @@ pub(crate) fn is_broken_pipe(error: &anyhow::Error) -> bool {
     error.chain().any(|cause| kind(cause) == Some(io::ErrorKind::BrokenPipe))
 }
 
+/// Messages of the daemon and of libraries on stderr; `RUST_LOG` says which [default: warnings].
+pub(crate) fn init_log() {
+    let filter = tracing_subscriber::EnvFilter::try_from_default_env().unwrap_or_else(|_| "warn".into());
+    // A second call, in one process, would find it set already.
+    let _ = tracing_subscriber::fmt().with_env_filter(filter).with_writer(io::stderr).try_init();
+}
+
 /// Writes one path with its end: escaped and with a newline to a terminal, bare otherwise.
 pub(crate) fn path(to: &mut dyn Write, bytes: &[u8], end: u8, terminal: bool) -> io::Result<()> {
     if terminal && end == b'\n' {

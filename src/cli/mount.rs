@@ -1,0 +1,228 @@
+//! `veinfs mount`.
+
+use std::ffi::OsString;
+use std::os::unix::ffi::OsStrExt;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::{Context, anyhow, bail};
+use serde_json::{Map, json};
+
+use super::{DONE, FAILED, PatternArgs, USAGE, WalkArgs, out, split_last};
+use crate::config::{ConfigError, compile_all, find_sources, load_patterns};
+use crate::daemon::{DaemonChannel, open_log, spawn_background};
+use crate::expand::Symlinks;
+use crate::fs::mount::{MountOptions, mount};
+use crate::fs::{FsOptions, OpenMode, ViewMode};
+use crate::live::Live;
+use crate::mounts::prepare_mountpoint;
+use crate::pattern::nearest;
+use crate::scan::Scanner;
+use crate::signals::{self, ShutdownReason, Waiter};
+
+/// Show the directories that match as folders below MOUNTPOINT.
+#[derive(Debug, clap::Args)]
+pub(crate) struct MountArgs {
+    /// Directories to search, each PATH or NAME=PATH, and last the directory to mount at
+    #[arg(value_names = ["SOURCE", "MOUNTPOINT"], required = true, num_args = 2..)]
+    paths: Vec<OsString>,
+    #[command(flatten)]
+    patterns: PatternArgs,
+    #[command(flatten)]
+    walk: WalkArgs,
+    /// What is shown of a match
+    #[arg(long, value_enum, default_value_t)]
+    view: ViewMode,
+    /// How symbolic links inside matches are shown
+    #[arg(long, value_enum, default_value_t)]
+    symlinks: Symlinks,
+    /// Where matches appear below their pattern's folder, such as '<.parent>/<.name>'
+    #[arg(long, value_name = "TEMPLATE")]
+    layout: Option<String>,
+    /// Return only when the first scan is complete, not after 2 seconds at the latest
+    #[arg(long)]
+    wait: bool,
+    /// Stay in the foreground, until Ctrl-C
+    #[arg(short, long)]
+    foreground: bool,
+    /// How files are opened
+    #[arg(long, value_enum, default_value_t)]
+    open: OpenMode,
+    /// How long the kernel may keep attributes of sources before it asks again, in seconds
+    #[arg(long, value_name = "SECONDS", default_value = "1", value_parser = seconds)]
+    attr_timeout: Duration,
+    /// Threads that answer the kernel
+    #[arg(long, value_name = "N", default_value_t = 4, value_parser = clap::value_parser!(u16).range(1..=256))]
+    fuse_threads: u16,
+    /// Mount options as mount(8) has them: allow_other, noexec, nonempty, attr_timeout=SECONDS
+    #[arg(short = 'o', value_name = "OPTION,...", value_delimiter = ',')]
+    options: Vec<String>,
+    /// Append the daemon's messages to FILE
+    #[arg(long, value_name = "FILE")]
+    log: Option<PathBuf>,
+}
+
+/// How long `mount` waits for the first scan without `--wait`: a small tree is complete when it returns.
+const GRACE: Duration = Duration::from_secs(2);
+
+/// What `-o` can say; the second column tells of those that fstab holds for others and that change nothing here.
+const OPTIONS: [(&str, bool); 24] = [
+    ("allow_other", true),
+    ("attr_timeout", true),
+    ("exec", true),
+    ("noexec", true),
+    ("nonempty", true),
+    ("defaults", false),
+    ("ro", false),
+    ("rw", false),
+    ("auto", false),
+    ("noauto", false),
+    ("user", false),
+    ("nouser", false),
+    ("users", false),
+    ("nofail", false),
+    ("_netdev", false),
+    ("nodev", false),
+    ("nosuid", false),
+    ("noatime", false),
+    ("relatime", false),
+    ("nodiratime", false),
+    ("default_permissions", false),
+    ("async", false),
+    ("dev", false),
+    ("suid", false),
+];
+
+fn seconds(text: &str) -> Result<Duration, String> {
+    let seconds: f64 = text.trim_end_matches('s').parse().map_err(|_| "give seconds, such as 1 or 0.5".to_owned())?;
+    if !(0.0..=31_536_000.0).contains(&seconds) {
+        return Err("give seconds from 0 to 31536000".to_owned());
+    }
+    Ok(Duration::from_secs_f64(seconds))
+}
+
+#[derive(Debug)]
+struct KernelOptions {
+    allow_other: bool,
+    exec: bool,
+    nonempty: bool,
+    attr_timeout: Duration,
+}
+
+fn kernel_options(args: &MountArgs) -> anyhow::Result<KernelOptions> {
+    let mut options =
+        KernelOptions { allow_other: false, exec: true, nonempty: false, attr_timeout: args.attr_timeout };
+    for option in args.options.iter().filter(|option| !option.is_empty() && !option.starts_with("x-")) {
+        let (name, value) = option.split_once('=').map_or((option.as_str(), None), |(name, value)| (name, Some(value)));
+        match (name, value) {
+            ("allow_other", None) => options.allow_other = true,
+            ("exec", None) => options.exec = true,
+            ("noexec", None) => options.exec = false,
+            ("nonempty", None) => options.nonempty = true,
+            ("attr_timeout", Some(value)) => {
+                options.attr_timeout = seconds(value).map_err(|why| anyhow!("-o attr_timeout={value}: {why}"))?;
+            }
+            (name, None) if OPTIONS.iter().any(|(known, ours)| *known == name && !ours) => {}
+            _ => {
+                let near = nearest(name, OPTIONS.iter().map(|(known, _)| *known));
+                let hint = near.map_or_else(
+                    || "`veinfs mount --help` lists what there is".to_owned(),
+                    |near| format!("did you mean `{near}`?"),
+                );
+                bail!("-o {option}: no such option; {hint}");
+            }
+        }
+    }
+    Ok(options)
+}
+
+pub(crate) fn run(args: &MountArgs, words: &[OsString]) -> anyhow::Result<u8> {
+    // Before any other thread starts, so that none of them takes a signal.
+    signals::block().context("signals")?;
+    let channel = DaemonChannel::from_env()?;
+    if channel.is_none() && !args.foreground {
+        return match spawn_background(words) {
+            Ok(background) => {
+                if background.details.get("complete") == Some(&json!(false)) {
+                    out::error("mounted; the scan goes on, and matches appear as they are found (see `veinfs status`)");
+                }
+                Ok(DONE)
+            }
+            Err(error) => {
+                out::error(&error.to_string());
+                Ok(error.exit_code())
+            }
+        };
+    }
+    out::init_log();
+    match (serve(args, channel.is_some()), channel) {
+        (Err(error), Some(channel)) => {
+            let code = if error.is::<ConfigError>() { USAGE } else { FAILED };
+            channel.fail(&format!("{error:#}"), code);
+            Ok(code)
+        }
+        (Err(error), None) => Err(error),
+        (Ok(mounted), channel) => {
+            if !mounted.wait_scanned((!args.wait).then_some(GRACE)) {
+                bail!("unmounted before the first scan was complete");
+            }
+            if let Some(channel) = channel {
+                let log = args.log.as_deref().map(open_log).transpose()?;
+                let details =
+                    Map::from_iter([("mountpoint".to_owned(), json!(mounted.live().mountpoint.display().to_string()))]);
+                if let Err(error) = channel.ready(details, log) {
+                    // Whoever asked for the mount is gone: nobody would know of it.
+                    mounted.end(&ShutdownReason::Signal(nix::sys::signal::Signal::SIGTERM));
+                    return Err(error.into());
+                }
+            }
+            match mounted.wait() {
+                ShutdownReason::SessionFailed(error) => Err(anyhow!("the session ended: {error}")),
+                ShutdownReason::Signal(_) | ShutdownReason::Unmounted => Ok(DONE),
+            }
+        }
+    }
+}
+
+fn serve(args: &MountArgs, background: bool) -> anyhow::Result<crate::fs::mount::Mounted> {
+    let kernel = kernel_options(args)?;
+    let (sources, mountpoint) =
+        split_last(args.paths.clone()).ok_or_else(|| anyhow!("give at least one SOURCE and then the MOUNTPOINT"))?;
+    let patterns = load_patterns(&args.patterns.patterns)?;
+    let automaton = Arc::new(compile_all(&patterns, args.layout.as_deref())?);
+    let sources = find_sources(&sources)?;
+    if let Some(log) = &args.log {
+        // Found out now, while there is somebody to tell.
+        open_log(log)?;
+    }
+    let prepared = prepare_mountpoint(&mountpoint, kernel.nonempty)?;
+    if prepared.cleared > 0 && !background {
+        out::error(&format!("cleared a dead mount from {}", prepared.path.display()));
+    }
+    let mut scanner = Scanner::new(Arc::clone(&automaton), sources.clone(), &args.walk.options()?);
+    scanner.leave_out(&prepared.path);
+    let options = (0..sources.len()).map(|at| scanner.options(at).clone()).collect();
+    let progress = Arc::clone(scanner.progress());
+    let source_name = source_name(sources.iter().map(|source| source.root.as_path()));
+    let (live, inodes) = Live::new(prepared.path, automaton, patterns, sources, options, progress);
+    let fs = FsOptions {
+        view: args.view,
+        symlinks: args.symlinks,
+        open: args.open,
+        ttl: kernel.attr_timeout,
+        allow_other: kernel.allow_other,
+        follow: args.walk.follow,
+    };
+    let options = MountOptions { fs, threads: usize::from(args.fuse_threads), exec: kernel.exec, source_name };
+    Ok(mount(live, inodes, scanner, Waiter::new()?, &options)?)
+}
+
+/// What `mount` and `df` show: the sources, where their paths can stand among mount options.
+fn source_name<'a>(roots: impl Iterator<Item = &'a Path>) -> String {
+    let names: Vec<String> =
+        roots.map(|root| String::from_utf8_lossy(root.as_os_str().as_bytes()).into_owned()).collect();
+    let joined = names.join(":");
+    let plain = joined.chars().all(|c| !c.is_control() && !matches!(c, ',' | '\\' | '\u{fffd}'));
+    if plain && joined.len() < 1024 { joined } else { "veinfs".to_owned() }
+}

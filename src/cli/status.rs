@@ -1,0 +1,103 @@
+//! `veinfs status`: what mounts there are and how they are doing.
+
+use std::io::{self, Write};
+use std::path::{Path, PathBuf};
+
+use anyhow::Context;
+use serde_json::{Value, json};
+
+use super::{DONE, FAILED, out};
+use crate::mounts::{MountState, find, state, veinfs_mounts};
+
+/// Say what mounts there are, what they show and how the scan is going.
+#[derive(Debug, clap::Args)]
+pub(crate) struct StatusArgs {
+    /// Only the mount here [default: all]
+    mountpoint: Option<PathBuf>,
+    /// One JSON object a line
+    #[arg(long)]
+    json: bool,
+}
+
+/// What a live mount says of itself.
+pub(crate) fn read(mountpoint: &Path) -> anyhow::Result<Value> {
+    let path = mountpoint.join(".veinfs/status.json");
+    let text = std::fs::read(&path).with_context(|| path.display().to_string())?;
+    Ok(serde_json::from_slice(&text)?)
+}
+
+pub(crate) fn run(args: &StatusArgs) -> anyhow::Result<u8> {
+    let mut stdout = io::stdout().lock();
+    let mountpoints: Vec<PathBuf> = match &args.mountpoint {
+        Some(mountpoint) => match find(mountpoint)? {
+            Some(entry) if entry.is_veinfs() => vec![entry.mountpoint],
+            _ => {
+                out::error(&format!("{}: no veinfs mount is here; `veinfs status` lists all", mountpoint.display()));
+                return Ok(FAILED);
+            }
+        },
+        None => veinfs_mounts()?.into_iter().map(|entry| entry.mountpoint).collect(),
+    };
+    if mountpoints.is_empty() && !args.json {
+        writeln!(stdout, "no veinfs mounts")?;
+    }
+    let mut code = DONE;
+    for mountpoint in mountpoints {
+        let trouble = match state(&mountpoint)? {
+            MountState::Live => None,
+            MountState::Dead => Some("dead"),
+            MountState::Stuck => Some("stuck"),
+            MountState::NotMounted => continue,
+        };
+        let status = match trouble {
+            None => read(&mountpoint),
+            Some(trouble) => {
+                code = FAILED;
+                Ok(json!({"mountpoint": mountpoint.display().to_string(), "state": trouble}))
+            }
+        };
+        match status {
+            Ok(status) if args.json => writeln!(stdout, "{status}")?,
+            Ok(status) => print(&mut stdout, &mountpoint, &status)?,
+            Err(error) => {
+                // Another user's mount, say.
+                out::error(&format!("{error:#}"));
+                code = FAILED;
+            }
+        }
+    }
+    Ok(code)
+}
+
+fn print(to: &mut dyn Write, mountpoint: &Path, status: &Value) -> io::Result<()> {
+    use std::os::unix::ffi::OsStrExt;
+    let shown = out::for_terminal(mountpoint.as_os_str().as_bytes()).into_owned();
+    let number = |key: &str| status[key].as_u64().unwrap_or(0);
+    match status["state"].as_str() {
+        Some("dead") => return writeln!(to, "{shown}: dead; `veinfs unmount {shown}` clears it"),
+        Some("stuck") => return writeln!(to, "{shown}: does not answer"),
+        Some(state) => {
+            write!(to, "{shown}: {state}, {} matches, {} errors; ", number("matches"), number("errors"))?;
+            write!(to, "{} directories and {} entries read", number("directories"), number("entries"))?;
+            match status["scan_seconds"].as_f64() {
+                Some(took) => writeln!(to, " in {took:.1} s")?,
+                None => writeln!(to, " so far")?,
+            }
+        }
+        None => writeln!(to, "{shown}")?,
+    }
+    for pattern in status["patterns"].as_array().into_iter().flatten() {
+        let name = pattern["name"].as_str().unwrap_or_default();
+        writeln!(to, "  pattern {}: {} matches", out::for_terminal(name.as_bytes()), pattern["matches"])?;
+    }
+    for source in status["sources"].as_array().into_iter().flatten() {
+        let text = |key: &str| out::for_terminal(source[key].as_str().unwrap_or_default().as_bytes()).into_owned();
+        write!(to, "  source {}: {}, {}", text("name"), text("path"), text("state"))?;
+        match source["error"].as_str() {
+            Some(error) => writeln!(to, ": {}", out::for_terminal(error.as_bytes()))?,
+            None => writeln!(to)?,
+        }
+    }
+    let reads = status["reads"]["mode"].as_str().unwrap_or("unknown");
+    writeln!(to, "  reads: {reads}; daemon: process {}", status["pid"])
+}

@@ -1,0 +1,92 @@
+//! `.veinfs`: what the mount says of itself. It is there by name, but no listing of the root shows it.
+
+use serde_json::Value;
+
+use crate::live::Live;
+use crate::pattern::load::to_json;
+use crate::view::table::Table;
+
+/// The folder's name.
+pub(super) const NAME: &[u8] = b".veinfs";
+/// The folder's inode number.
+pub(super) const ROOT: u64 = 2;
+const FILES: [(&str, u64); 4] = [("status.json", 3), ("matches.ndjson", 4), ("errors.ndjson", 5), ("metrics", 6)];
+const PATTERNS: u64 = 7;
+const FIRST_PATTERN: u64 = 0x100;
+
+/// Something below `.veinfs`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Control {
+    /// The folder itself.
+    Root,
+    /// One of its files, by inode number.
+    File(u64),
+    /// The folder of patterns.
+    Patterns,
+    /// A pattern, by its place.
+    Pattern(usize),
+}
+
+impl Control {
+    pub(super) fn of(ino: u64, patterns: usize) -> Option<Self> {
+        match ino {
+            ROOT => Some(Control::Root),
+            PATTERNS => Some(Control::Patterns),
+            3..PATTERNS => Some(Control::File(ino)),
+            _ => {
+                let at = usize::try_from(ino.checked_sub(FIRST_PATTERN)?).ok()?;
+                (at < patterns).then_some(Control::Pattern(at))
+            }
+        }
+    }
+
+    pub(super) fn ino(&self) -> u64 {
+        match self {
+            Control::Root => ROOT,
+            Control::File(ino) => *ino,
+            Control::Patterns => PATTERNS,
+            Control::Pattern(at) => FIRST_PATTERN + *at as u64,
+        }
+    }
+
+    /// What a folder holds; `None` for a file.
+    pub(super) fn entries(&self, live: &Live) -> Option<Table<Control>> {
+        let entry = |name: &str, control| (Box::from(name.as_bytes()), control);
+        match self {
+            Control::Root => {
+                let mut entries: Vec<_> = FILES.iter().map(|(name, ino)| entry(name, Control::File(*ino))).collect();
+                entries.push(entry("patterns", Control::Patterns));
+                Some(Table::new(entries))
+            }
+            Control::Patterns => Some(Table::new(
+                live.patterns
+                    .iter()
+                    .enumerate()
+                    .map(|(at, pattern)| entry(&format!("{}.json", pattern.name), Control::Pattern(at)))
+                    .collect(),
+            )),
+            Control::File(_) | Control::Pattern(_) => None,
+        }
+    }
+
+    pub(super) fn child(&self, name: &[u8], live: &Live) -> Option<Control> {
+        self.entries(live)?.get(name).copied()
+    }
+
+    /// What a file holds at this moment; `None` for a folder.
+    pub(super) fn text(&self, live: &Live, reads: Value) -> Option<Vec<u8>> {
+        let pretty = |value: &Value| {
+            let mut text = serde_json::to_vec_pretty(value).unwrap_or_default();
+            text.push(b'\n');
+            text
+        };
+        match self {
+            Control::Root | Control::Patterns => None,
+            Control::File(3) => Some(pretty(&live.status(reads))),
+            Control::File(4) => Some(live.matches_ndjson()),
+            Control::File(5) => Some(live.errors_ndjson()),
+            Control::File(_) => Some(live.metrics().into_bytes()),
+            Control::Pattern(at) => Some(pretty(&to_json(live.patterns.get(*at)?))),
+        }
+    }
+}

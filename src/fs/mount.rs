@@ -1,0 +1,209 @@
+//! A mount's life: from the mount point through the scan to the unmount.
+
+use std::io;
+use std::mem::ManuallyDrop;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::mpsc::channel;
+use std::time::{Duration, Instant};
+
+use fuser::{Config, INodeNo, MountOption, Session, SessionACL};
+
+use super::{FsOptions, VeinFs};
+use crate::live::Live;
+use crate::mounts;
+use crate::scan::Scanner;
+use crate::signals::{ShutdownReason, Waiter};
+use crate::view::Changes;
+use crate::view::inode::Inodes;
+
+/// How a file system is put into the tree.
+#[derive(Clone, Debug)]
+pub struct MountOptions {
+    /// How it behaves.
+    pub fs: FsOptions,
+    /// Threads that answer the kernel; a slow source keeps one busy for each request.
+    pub threads: usize,
+    /// Programs on it may be run.
+    pub exec: bool,
+    /// What `mount` shows as the source.
+    pub source_name: String,
+}
+
+/// What went wrong with a mount.
+#[derive(Debug, thiserror::Error)]
+pub enum MountError {
+    /// The kernel or fusermount3 refused.
+    #[error("cannot mount at {}: {reason}", mountpoint.display())]
+    Refused {
+        /// Where.
+        mountpoint: PathBuf,
+        /// Why, and the cure.
+        reason: String,
+    },
+    /// A thread could not be started, or the kernel's answer not be understood.
+    #[error("mount: {0}")]
+    System(#[from] io::Error),
+}
+
+/// A file system in use.
+#[derive(Debug)]
+pub struct Mounted {
+    live: Arc<Live>,
+    scanner: Scanner,
+    waiter: Waiter,
+    // Dropping it would unmount by path, which may be another's mount by then.
+    _session: ManuallyDrop<fuser::BackgroundSession>,
+    entry: Option<mounts::MountEntry>,
+}
+
+/// Mounts, and starts the scan; both are running when it returns.
+///
+/// # Errors
+/// If the mount is refused. What the scan meets is in [`Live`].
+pub fn mount(
+    live: Live,
+    inodes: Inodes,
+    scanner: Scanner,
+    waiter: Waiter,
+    options: &MountOptions,
+) -> Result<Mounted, MountError> {
+    let live = Arc::new(live);
+    let fs = VeinFs::new(Arc::clone(&live), options.fs.clone(), Some(waiter.session_end()));
+    let notifier = fs.notifier();
+    let refused = |error: io::Error| MountError::Refused {
+        mountpoint: live.mountpoint.clone(),
+        reason: refusal(&error, options.fs.allow_other),
+    };
+    let session = Session::new(fs, &live.mountpoint, &config(options)).map_err(refused)?;
+    // Unmounting must never hit another mount at the same path: it is told apart by its device number.
+    let entry = mounts::find(&live.mountpoint).ok().flatten();
+    let session = session.spawn()?;
+    let _ = notifier.set(session.notifier());
+    if let Some(entry) = &entry {
+        raise_readahead(&format!("{}:{}", entry.major, entry.minor));
+    }
+
+    let (sender, receiver) = channel();
+    let scanning = scanner.spawn(move |event| {
+        // Nobody receives any more once the mount is going.
+        let _ = sender.send(event);
+    });
+    let publisher = Arc::clone(&live);
+    std::thread::Builder::new().name("publish".into()).spawn(move || {
+        publisher.collect(&receiver, inodes, |changes| {
+            if let Some(notifier) = notifier.get() {
+                tell(notifier, changes);
+            }
+        });
+        scanning.join();
+    })?;
+    Ok(Mounted { live, scanner, waiter, _session: ManuallyDrop::new(session), entry })
+}
+
+impl Mounted {
+    /// What it shows.
+    pub fn live(&self) -> &Arc<Live> {
+        &self.live
+    }
+
+    /// Waits until the first scan is complete, or for `limit`; false if the mount ended before.
+    pub fn wait_scanned(&self, limit: Option<Duration>) -> bool {
+        let begun = Instant::now();
+        while !self.live.wait_complete(Duration::from_millis(50)) && limit.is_none_or(|limit| begun.elapsed() < limit) {
+            if let Some(reason) = self.waiter.wait_timeout(Duration::ZERO) {
+                self.end(&reason);
+                return false;
+            }
+        }
+        true
+    }
+
+    /// Serves until somebody unmounts or a signal comes, then unmounts.
+    pub fn wait(&self) -> ShutdownReason {
+        loop {
+            let reason = self.waiter.wait();
+            if self.end(&reason) {
+                return reason;
+            }
+        }
+    }
+
+    /// Ends scan and mount; false if the mount could not be taken off and goes on.
+    pub fn end(&self, reason: &ShutdownReason) -> bool {
+        if let ShutdownReason::Signal(signal) = reason {
+            let Some(entry) = &self.entry else { return true };
+            // Whoever still uses it keeps what is open; for all others it is gone at once.
+            match mounts::unmount_own(entry, false) {
+                Ok(_) => {}
+                Err(_) => {
+                    if let Err(error) = mounts::unmount_own(entry, true) {
+                        tracing::error!(%error, ?signal, "cannot unmount");
+                        return false;
+                    }
+                }
+            }
+        }
+        self.scanner.cancel();
+        true
+    }
+}
+
+fn config(options: &MountOptions) -> Config {
+    let mut config = Config::default();
+    config.mount_options = vec![
+        MountOption::RO,
+        MountOption::NoDev,
+        MountOption::NoSuid,
+        MountOption::FSName(options.source_name.clone()),
+        // As text: fuser's own option of this name does not reach the kernel when root mounts.
+        MountOption::CUSTOM("subtype=veinfs".into()),
+    ];
+    if !options.exec {
+        config.mount_options.push(MountOption::NoExec);
+    }
+    if options.fs.allow_other {
+        config.mount_options.push(MountOption::DefaultPermissions);
+        config.acl = SessionACL::All;
+    }
+    config.n_threads = Some(options.threads.max(2));
+    config
+}
+
+fn refusal(error: &io::Error, allow_other: bool) -> String {
+    let plain = crate::scan::plain(error);
+    if !Path::new("/dev/fuse").exists() {
+        return "there is no /dev/fuse; load the module with `modprobe fuse`, or start the container with `--device /dev/fuse`".into();
+    }
+    if rustix::process::geteuid().is_root() {
+        return plain;
+    }
+    let helper = ["/usr/bin/fusermount3", "/bin/fusermount3", "/usr/bin/fusermount", "/bin/fusermount"];
+    if !helper.iter().any(|path| Path::new(path).exists()) {
+        return format!("{plain}; ordinary users need fusermount3: `apt-get install fuse3`");
+    }
+    if allow_other {
+        return format!("{plain}; allow_other needs the line `user_allow_other` in /etc/fuse.conf");
+    }
+    format!("{plain}; /dev/fuse must be writable for you, and so must the mount point")
+}
+
+/// The kernel's limit of 128 KiB for read-ahead can be raised by root alone, for each mount.
+fn raise_readahead(device: &str) {
+    let path = format!("/sys/class/bdi/{device}/read_ahead_kb");
+    if let Err(error) = std::fs::write(path, "1024") {
+        tracing::debug!(%error, "read-ahead stays as it is");
+    }
+}
+
+/// Tells the kernel what it has to forget.
+fn tell(notifier: &fuser::Notifier, changes: &Changes) {
+    use std::os::unix::ffi::OsStrExt;
+    // The kernel answers ENOENT for what it has never heard of.
+    for (folder, name) in &changes.names {
+        let _ = notifier.inval_entry(INodeNo(*folder), std::ffi::OsStr::from_bytes(name));
+    }
+    for folder in &changes.folders {
+        let _ = notifier.inval_inode(INodeNo(*folder), 0, 0);
+    }
+}

@@ -1,0 +1,196 @@
+//! What the kernel knows of sources: one node for each inode that it remembers, with no more than it takes to find the
+//! real thing again.
+
+use std::ffi::{CStr, CString};
+use std::io;
+use std::num::NonZeroUsize;
+use std::sync::{Arc, Weak};
+use std::time::{Duration, Instant};
+
+use lru::LruCache;
+use parking_lot::Mutex;
+use rustc_hash::FxHashMap;
+
+use crate::expand::{Content, Shown};
+use crate::source::{Handle, Stat};
+use crate::view::Place;
+use crate::view::table::Table;
+
+/// How many ways the tables are split, so that threads seldom meet on a lock.
+const SHARDS: usize = 64;
+
+/// An inode inside a match.
+#[derive(Debug)]
+pub(crate) struct Node {
+    pub(crate) ino: u64,
+    /// The match it belongs to; a file that two matches show has the one through which it was looked up last.
+    pub(crate) place: Arc<Place>,
+    pub(crate) kind: NodeKind,
+    /// Where the real thing is.
+    pub(crate) at: Mutex<At>,
+    /// How it is open.
+    pub(crate) open: Mutex<OpenState>,
+}
+
+/// The directory and name of the real thing.
+#[derive(Clone, Debug)]
+pub(crate) struct At {
+    /// `None` for the match's own directory.
+    pub(crate) parent: Option<Arc<Node>>,
+    pub(crate) name: CString,
+    /// The name is a link, and the thing is what it leads to.
+    pub(crate) linked: bool,
+}
+
+#[derive(Debug)]
+pub(crate) enum NodeKind {
+    Dir {
+        /// Below the source.
+        path: Box<[u8]>,
+        content: Mutex<Arc<Content>>,
+    },
+    /// A file, link or special, by its device and inode number.
+    Leaf { dev: u64, ino: u64 },
+}
+
+/// How a file is open; all opens of one inode at a time share one mode and one backing file.
+#[derive(Debug, Default)]
+pub(crate) struct OpenState {
+    pub(crate) count: u32,
+    pub(crate) backing: Weak<fuser::BackingId>,
+    /// Modification time and size when it was last opened: pages cached since are good if they are the same.
+    pub(crate) seen: Option<((i64, u32), u64)>,
+}
+
+impl Node {
+    /// The path of a directory below its source; for anything else, that of the directory it is in.
+    pub(crate) fn dir_path(&self) -> Vec<u8> {
+        match &self.kind {
+            NodeKind::Dir { path, .. } => path.to_vec(),
+            NodeKind::Leaf { .. } => self.at.lock().parent.as_ref().map_or(Vec::new(), |parent| parent.dir_path()),
+        }
+    }
+}
+
+/// The nodes that the kernel remembers, each with how often it was told of it.
+#[derive(Debug)]
+pub(crate) struct Nodes(Vec<Mutex<FxHashMap<u64, (Arc<Node>, u64)>>>);
+
+impl Default for Nodes {
+    fn default() -> Self {
+        Self((0..SHARDS).map(|_| Mutex::default()).collect())
+    }
+}
+
+impl Nodes {
+    fn shard(&self, ino: u64) -> &Mutex<FxHashMap<u64, (Arc<Node>, u64)>> {
+        &self.0[(ino ^ ino >> 32) as usize % SHARDS]
+    }
+
+    pub(crate) fn get(&self, ino: u64) -> Option<Arc<Node>> {
+        self.shard(ino).lock().get(&ino).map(|(node, _)| Arc::clone(node))
+    }
+
+    /// How many there are.
+    pub(crate) fn len(&self) -> usize {
+        self.0.iter().map(|shard| shard.lock().len()).sum()
+    }
+
+    /// The node numbered `ino`, or the next number whose node is the `same` thing or not there; counted once more.
+    pub(crate) fn remember(
+        &self,
+        mut ino: u64,
+        same: impl Fn(&Node) -> bool,
+        make: impl FnOnce(u64) -> Node,
+    ) -> Arc<Node> {
+        loop {
+            let mut shard = self.shard(ino).lock();
+            match shard.get_mut(&ino) {
+                Some((node, lookups)) if same(node) => {
+                    *lookups += 1;
+                    return Arc::clone(node);
+                }
+                // Another thing whose hash is the same.
+                Some(_) => ino += 1,
+                None => {
+                    let node = Arc::new(make(ino));
+                    shard.insert(ino, (Arc::clone(&node), 1));
+                    return node;
+                }
+            }
+        }
+    }
+
+    /// The kernel forgets what it was told `lookups` times.
+    pub(crate) fn forget(&self, ino: u64, lookups: u64) {
+        let mut shard = self.shard(ino).lock();
+        let gone = match shard.get_mut(&ino) {
+            Some((_, known)) => {
+                *known = known.saturating_sub(lookups);
+                *known == 0
+            }
+            None => false,
+        };
+        let node = if gone { shard.remove(&ino) } else { None };
+        // Dropped without the lock: the last node of a chain drops those above it.
+        drop(shard);
+        drop(node);
+    }
+}
+
+/// Things that are cheap to keep and can be had again, each for a limited time.
+#[derive(Debug)]
+pub(crate) struct Cache<T>(Vec<Mutex<LruCache<u64, (T, Instant)>>>);
+
+impl<T: Clone> Cache<T> {
+    /// A cache for about `room` things.
+    pub(crate) fn new(room: usize) -> Self {
+        let room = NonZeroUsize::new(room / 16).unwrap_or(NonZeroUsize::MIN);
+        Self((0..16).map(|_| Mutex::new(LruCache::new(room))).collect())
+    }
+
+    fn shard(&self, key: u64) -> &Mutex<LruCache<u64, (T, Instant)>> {
+        &self.0[(key ^ key >> 32) as usize % 16]
+    }
+
+    /// What is kept for `key`, if it is younger than `ttl`.
+    pub(crate) fn get(&self, key: u64, ttl: Duration) -> Option<T> {
+        let mut shard = self.shard(key).lock();
+        let (value, since) = shard.get(&key)?;
+        (since.elapsed() < ttl).then(|| value.clone())
+    }
+
+    pub(crate) fn put(&self, key: u64, value: T) {
+        // What falls out is dropped without the lock.
+        let out = self.shard(key).lock().push(key, (value, Instant::now()));
+        drop(out);
+    }
+
+    pub(crate) fn remove(&self, key: u64) {
+        let out = self.shard(key).lock().pop(&key);
+        drop(out);
+    }
+}
+
+/// What a directory shows, and as what it was asked.
+#[derive(Clone, Debug)]
+pub(crate) struct Listing {
+    pub(crate) table: Arc<Table<Shown>>,
+    pub(crate) content: Arc<Content>,
+}
+
+/// A child to open: with its parent's handle, a name, and whether to go through a link.
+pub(crate) fn open_child(
+    source: &dyn crate::source::Source,
+    parent: &Handle,
+    name: &CStr,
+    linked: bool,
+) -> io::Result<Handle> {
+    if linked { source.open_link(parent, name) } else { source.open_dir(parent, name) }
+}
+
+/// A generation number: differs when an inode number is used again for another thing, where the file system tells
+/// births.
+pub(crate) fn generation(stat: &Stat) -> u64 {
+    (stat.btime.0 as u64) << 30 ^ u64::from(stat.btime.1)
+}

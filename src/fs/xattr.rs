@@ -1,0 +1,85 @@
+//! Extended attributes: the file's own, and where it really is.
+
+use std::ffi::{CString, OsStr};
+use std::io;
+use std::os::fd::AsRawFd;
+use std::os::unix::ffi::OsStrExt;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use rustix::fs::{getxattr, lgetxattr, listxattr, llistxattr};
+
+use crate::live::Live;
+use crate::source::Handle;
+use crate::view::Place;
+use crate::view::matches::captures;
+
+const OURS: [&str; 3] = ["user.veinfs.source", "user.veinfs.pattern", "user.veinfs.captures"];
+/// The kernel's limits for one value and for a list of names (`XATTR_SIZE_MAX`, `XATTR_LIST_MAX`).
+const MAX_BYTES: usize = 64 << 10;
+
+/// Something that has extended attributes.
+pub(super) struct Subject {
+    pub(super) dir: Arc<Handle>,
+    /// The name in `dir` and whether it is a link to follow; `None` for `dir` itself.
+    pub(super) name: Option<(CString, bool)>,
+    /// The real path.
+    pub(super) real: Vec<u8>,
+    pub(super) place: Arc<Place>,
+}
+
+impl Subject {
+    /// A path that leads there whatever has been renamed above: xattr calls take no directory descriptor.
+    fn path(&self) -> PathBuf {
+        let dir = PathBuf::from(format!("/proc/self/fd/{}", self.dir.0.as_raw_fd()));
+        match &self.name {
+            Some((name, _)) => dir.join(OsStr::from_bytes(name.to_bytes())),
+            None => dir.join("."),
+        }
+    }
+
+    fn follow(&self) -> bool {
+        self.name.as_ref().is_none_or(|(_, linked)| *linked)
+    }
+
+    pub(super) fn get(&self, name: &OsStr, live: &Live) -> io::Result<Vec<u8>> {
+        match name.as_bytes() {
+            b"user.veinfs.source" => return Ok(self.real.clone()),
+            b"user.veinfs.pattern" => {
+                return Ok(live.automaton.top(self.place.found.pattern).name.clone().into_bytes());
+            }
+            b"user.veinfs.captures" => {
+                return Ok(captures(&live.automaton, &self.place.found).to_string().into_bytes());
+            }
+            _ => {}
+        }
+        let mut value = vec![0; MAX_BYTES];
+        let read = if self.follow() {
+            getxattr(self.path(), name, &mut value[..])?
+        } else {
+            lgetxattr(self.path(), name, &mut value[..])?
+        };
+        value.truncate(read);
+        Ok(value)
+    }
+
+    pub(super) fn list(&self) -> io::Result<Vec<u8>> {
+        let mut names = vec![0u8; MAX_BYTES];
+        let read = if self.follow() {
+            listxattr(self.path(), &mut names[..])
+        } else {
+            llistxattr(self.path(), &mut names[..])
+        };
+        // A file system without xattrs has none; ours are there all the same.
+        names.truncate(match read {
+            Ok(read) => read,
+            Err(rustix::io::Errno::OPNOTSUPP) => 0,
+            Err(error) => return Err(error.into()),
+        });
+        for name in OURS {
+            names.extend_from_slice(name.as_bytes());
+            names.push(0);
+        }
+        Ok(names)
+    }
+}
