@@ -64,11 +64,12 @@ pub struct Directory<'a> {
     pub handle: &'a Handle,
     /// The path below the source.
     pub path: &'a [u8],
-    /// The open directories on the way to it from the source's root, the nearest first; asked only where links are met.
-    pub above: &'a dyn Fn() -> Vec<std::sync::Arc<Handle>>,
+    /// True if a directory of this device and inode is on the way to it from the source's root; asked only where links
+    /// are met.
+    pub is_below: &'a dyn Fn((u64, u64)) -> bool,
 }
 
-/// All entries that `content` shows in a directory.
+/// All entries that `content` shows in a directory; none in one that is not entered.
 ///
 /// # Errors
 /// If it cannot be read.
@@ -79,16 +80,14 @@ pub fn expand(
     symlinks: Symlinks,
     scratch: &mut Scratch,
 ) -> io::Result<Vec<(Box<[u8]>, Shown)>> {
+    if !directory.path.is_empty() && reader.closes(directory.path, directory.own.name) {
+        return Ok(Vec::new());
+    }
     let entries = read(reader, directory, matches!(content, Content::States(_)), scratch)?;
-    let linked = entries.iter().any(|entry| entry.raw == RawKind::Link);
-    let above = if linked { (directory.above)() } else { Vec::new() };
-    let handles: Vec<&Handle> = above.iter().map(|handle| &**handle).collect();
-    crate::reader::with_way(&handles, &[], |above| {
-        let way = Way::to(directory.handle, above);
-        match content {
-            Content::Whole => Ok(whole(reader, &way, directory, entries, symlinks)),
-            Content::States(states) => Ok(described(reader, &way, directory, entries, states, symlinks, scratch)),
-        }
+    let way = Way::new(directory.handle, directory.is_below);
+    Ok(match content {
+        Content::Whole => whole(reader, &way, directory, entries, symlinks),
+        Content::States(states) => described(reader, &way, directory, entries, states, symlinks, scratch),
     })
 }
 

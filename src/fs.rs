@@ -4,6 +4,7 @@
 //! to it. What is inside matches is read from the source when it is asked for, and cached for [`FsOptions::ttl`].
 //! Nothing here writes: the mount is read-only, so that the kernel itself answers every change with EROFS.
 
+use std::cell::OnceCell;
 use std::ffi::{CString, OsStr};
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
@@ -233,20 +234,25 @@ impl VeinFs {
         }
         match source.open_dir(&root, &c_name(path.as_bytes())) {
             // The way to it goes through links, which only --follow walks.
-            Err(error) if self.options.follow && error.raw_os_error() == Some(libc::ELOOP) => {
-                let mut handle: Option<Handle> = None;
-                for name in path.components().map(c_name) {
-                    let base = handle.as_ref().unwrap_or(&root);
-                    let opened = source.open_dir(base, &name);
-                    handle = Some(match opened {
-                        Ok(opened) => opened,
-                        Err(_) => source.open_link(base, &name)?,
-                    });
-                }
-                handle.ok_or_else(gone)
+            Err(error) if self.options.follow && matches!(error.raw_os_error(), Some(libc::ELOOP | libc::ENOTDIR)) => {
+                self.way_to(place, &mut |_| {})
             }
             opened => opened,
         }
+    }
+
+    /// Opens the directory of a match one component after the other, and shows `each` directory above it.
+    fn way_to(&self, place: &Place, each: &mut dyn FnMut(&Handle)) -> io::Result<Handle> {
+        let source = self.source(place);
+        let mut at = source.open_root()?;
+        for name in place.found.path.components().map(c_name) {
+            each(&at);
+            at = match source.open_dir(&at, &name) {
+                Err(_) if self.options.follow => source.open_link(&at, &name)?,
+                opened => opened?,
+            };
+        }
+        Ok(at)
     }
 
     /// A directory node's directory, opened through those above it, kept for a while.
@@ -347,14 +353,15 @@ impl VeinFs {
                 automaton,
                 source: &*self.live.sources[source].source,
                 rules: ListRules { exclude: &options.exclude, follow: false },
-                closed: &|path| options.not_entered.contains(&crate::entry::RelPath::from_bytes(path)),
+                closed: &|path| options.closes(path),
                 failed: &|path, error| self.live.note_read_error(source, path, error),
             };
+            let above_node = OnceCell::new();
             let directory = Directory {
                 own: Own { name, globs: &globs, above: &above },
                 handle: &handle,
                 path,
-                above: &|| self.handles_above(node),
+                is_below: &|identity| above_node.get_or_init(|| self.identities_above(node)).contains(&identity),
             };
             expand(&reader, &directory, &content, symlinks, scratch)
         })?;
@@ -363,14 +370,18 @@ impl VeinFs {
         Ok(listing)
     }
 
-    fn handles_above(&self, node: &Arc<Node>) -> Vec<Arc<Handle>> {
-        let mut handles = Vec::new();
+    /// Device and inode of each directory on the way to a node from the source's root, as far as they can be had.
+    fn identities_above(&self, node: &Arc<Node>) -> Vec<(u64, u64)> {
+        let source = self.source(&node.place);
+        let mut identities = Vec::new();
+        // Where the way is no longer there, what it was makes no difference.
+        let _ = self.way_to(&node.place, &mut |handle| identities.extend(source.identity(handle)));
         let mut at = node.at.lock().parent.clone();
         while let Some(parent) = at {
-            handles.extend(self.handle(&parent));
+            identities.extend(self.handle(&parent).and_then(|handle| source.identity(&handle)));
             at = parent.at.lock().parent.clone();
         }
-        handles
+        identities
     }
 
     /// The node and attributes of an entry that a directory shows; counts as a lookup.

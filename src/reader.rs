@@ -40,34 +40,42 @@ pub struct Reader<'a> {
 pub struct Way<'a> {
     handle: &'a Handle,
     identity: Cell<Option<(u64, u64)>>,
-    above: Option<&'a Way<'a>>,
-    /// The identities of those directories that are not open.
-    closed: &'a [(u64, u64)],
+    above: Above<'a>,
     depth: usize,
 }
 
+#[derive(Clone, Copy)]
+enum Above<'a> {
+    Way(&'a Way<'a>),
+    /// Tells whether a directory of this identity is further up.
+    Further(&'a dyn Fn((u64, u64)) -> bool),
+}
+
 impl<'a> Way<'a> {
-    /// A directory below `above`.
-    pub fn to(handle: &'a Handle, above: Option<&'a Way<'a>>) -> Self {
-        let (closed, depth) = above.map_or((&[] as &[_], 0), |way| (way.closed, way.depth + 1));
-        Self { handle, identity: Cell::new(None), above, closed, depth }
+    /// A directory; `is_below` tells whether it is below one of a given device and inode.
+    pub fn new(handle: &'a Handle, is_below: &'a dyn Fn((u64, u64)) -> bool) -> Self {
+        Self { handle, identity: Cell::new(None), above: Above::Further(is_below), depth: 0 }
+    }
+
+    /// A directory below this one.
+    pub fn down(&'a self, handle: &'a Handle) -> Self {
+        Self { handle, identity: Cell::new(None), above: Above::Way(self), depth: self.depth + 1 }
     }
 
     /// True if a directory of this identity is on the way.
     pub fn holds(&self, source: &dyn Source, wanted: (u64, u64)) -> bool {
-        if self.closed.contains(&wanted) {
-            return true;
-        }
-        let mut at = Some(self);
-        while let Some(way) = at {
+        let mut way = self;
+        loop {
             let identity = way.identity.get().or_else(|| source.identity(way.handle).ok());
             way.identity.set(identity);
             if identity == Some(wanted) {
                 return true;
             }
-            at = way.above;
+            way = match way.above {
+                Above::Way(above) => above,
+                Above::Further(is_below) => return is_below(wanted),
+            };
         }
-        false
     }
 }
 
@@ -110,6 +118,11 @@ impl Reader<'_> {
         verdict
     }
 
+    /// True if the directory at `path` below the source, with the name `name`, is not entered.
+    pub fn closes(&self, path: &[u8], name: &[u8]) -> bool {
+        name == NOT_ENTERED || (self.closed)(path)
+    }
+
     fn enter(
         &self,
         parent: &Way<'_>,
@@ -127,7 +140,7 @@ impl Reader<'_> {
             self.automaton
                 .judge(&Offer { own, files: &files, kids: &kids, probe: &|_, _| None, unread: true }, Some(possible))
         };
-        if target.name.to_bytes() == NOT_ENTERED || (self.closed)(path) {
+        if self.closes(path, target.name.to_bytes()) {
             let (files, kids) = (Files::new(self.automaton), Kids::new(self.automaton));
             let offer = Offer { own, files: &files, kids: &kids, probe: &|_, _| None, unread: false };
             return self.automaton.judge(&offer, Some(possible));
@@ -162,7 +175,7 @@ impl Reader<'_> {
             Ok(listed) => listed,
             Err(error) => return unread(error, possible),
         };
-        let way = Way::to(&handle, Some(parent));
+        let way = parent.down(&handle);
         self.judge(&way, own, &listed, possible, path, through_link, budget, scratch)
     }
 
@@ -231,15 +244,4 @@ pub fn above_children(automaton: &Automaton, own: &Own<'_>) -> Bits {
     let mut above = own.above.clone();
     own.globs.iter().filter(|glob| automaton.ancestor_globs.contains(*glob)).for_each(|glob| above.insert(glob));
     above
-}
-
-/// Calls `work` with the way that leads through the open directories `handles`, the nearest first, and through those
-/// of the identities `closed`.
-pub fn with_way<T>(handles: &[&Handle], closed: &[(u64, u64)], work: impl FnOnce(Option<&Way<'_>>) -> T) -> T {
-    fn on<T>(handles: &[&Handle], above: Option<&Way<'_>>, work: impl FnOnce(Option<&Way<'_>>) -> T) -> T {
-        let Some((top, nearer)) = handles.split_last() else { return work(above) };
-        on(nearer, Some(&Way::to(top, above)), work)
-    }
-    let Some((top, nearer)) = handles.split_last() else { return work(None) };
-    on(nearer, Some(&Way { closed, ..Way::to(top, None) }), work)
 }

@@ -22,10 +22,10 @@ use crate::listing::{Dirs, Exclude, ListRules, Listed, Scratch, list};
 use crate::matcher::bits::Bits;
 use crate::matcher::mapping::Mapping;
 use crate::matcher::{Files, Kids, Offer, Own, Summary, Verdict};
-use crate::reader::{LINK_BUDGET, MAX_WAY, NOT_ENTERED, Reader, Target, Way, with_way};
+use crate::reader::{LINK_BUDGET, NOT_ENTERED, Reader, Target, Way};
 use crate::source::{Handle, Source};
 
-/// Room for [`MAX_WAY`] directories behind links.
+/// Room for [`crate::reader::MAX_WAY`] directories behind links.
 const STACK_BYTES: usize = 16 << 20;
 
 /// How a source is walked.
@@ -262,6 +262,13 @@ impl<'a> Walk<'a> {
     {
         let bits = self.with_scratch(|scratch| scratch.match_name(self.automaton, name));
         let above = Bits::new(self.automaton.names.len());
+        if self.options.max_depth == Some(0) {
+            let (files, kids) = (Files::new(self.automaton), Kids::new(self.automaton));
+            let own = Own { name, globs: &bits, above: &above };
+            let offer = Offer { own: &own, files: &files, kids: &kids, probe: &|_, _| None, unread: false };
+            let (_, found) = self.settle(self.automaton.judge(&offer, None), Vec::new, Vec::new(), false);
+            return self.emit(found);
+        }
         match self.visit(None, name.into(), root, bits, above, false) {
             Ok(Visited::Inner(node)) => self.descend(node, scope),
             Ok(Visited::Done(_, found)) => self.emit(found),
@@ -458,6 +465,7 @@ impl<'a> Walk<'a> {
         }
     }
 
+    /// True if the node or one above it is of this identity.
     fn is_above(&self, node: &Node, identity: (u64, u64)) -> bool {
         let mut at = Some(node);
         while let Some(node) = at {
@@ -510,20 +518,12 @@ impl<'a> Walk<'a> {
             failed: &|path, error| self.unread(path.to_vec(), error),
         };
         let target = Target { name: parent.dirs.name(at), linked: true, above: own.above };
-        let (mut ways, mut unopened) = (Vec::new(), Vec::new());
-        let mut up = parent.parent.as_ref();
-        while let Some((node, _)) = up.filter(|_| ways.len() < MAX_WAY) {
-            ways.extend(&node.handle);
-            unopened.extend(node.identity);
-            up = node.parent.as_ref();
-        }
-        let verdict = with_way(&ways, &unopened, |above| {
-            let way = Way::to(handle, above);
-            // Not under the walk's lock on scratch space for long: a link may lead to a large tree.
-            let mut scratch = Scratch::new(self.automaton);
-            let (mut path, mut budget) = (parent.path(), LINK_BUDGET);
-            reader.child(&way, &target, &wanted, &mut path, true, &mut budget, &mut scratch)
-        });
+        let is_below = |identity| parent.parent.as_ref().is_some_and(|(above, _)| self.is_above(above, identity));
+        // Not under the walk's lock on scratch space for long: a link may lead to a large tree.
+        let mut scratch = Scratch::new(self.automaton);
+        let (mut path, mut budget) = (parent.path(), LINK_BUDGET);
+        let way = Way::new(handle, &is_below);
+        let verdict = reader.child(&way, &target, &wanted, &mut path, true, &mut budget, &mut scratch);
         if !verdict.given_up.is_empty() {
             let path = RelPath::from_bytes(child_path(parent, at));
             (self.report)(Event::Trouble(Trouble::TooManyWays { path }));

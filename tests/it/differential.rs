@@ -57,8 +57,8 @@ impl fmt::Debug for Case {
 }
 
 /// A tree on disk.
-struct Laid {
-    root: PathBuf,
+pub(crate) struct Laid {
+    pub(crate) root: PathBuf,
     name: Vec<u8>,
     /// Unreadable directories.
     deny: HashSet<(u64, u64)>,
@@ -66,7 +66,7 @@ struct Laid {
 }
 
 impl Laid {
-    fn new(tree: &Tree) -> Self {
+    pub(crate) fn new(tree: &Tree) -> Self {
         let memory = Path::new("/dev/shm");
         let place = if memory.is_dir() { tempfile::tempdir_in(memory) } else { tempfile::tempdir() };
         let place = place.expect("a temporary directory");
@@ -81,12 +81,12 @@ impl Laid {
         Self { root, name: tree.name.clone(), deny, _place: place }
     }
 
-    fn source(&self) -> FailingSource<LocalSource> {
+    pub(crate) fn source(&self) -> FailingSource<LocalSource> {
         FailingSource { inner: LocalSource::new(&self.root), deny: self.deny.clone() }
     }
 
     /// What a walk reports.
-    fn walk(&self, automaton: &Automaton, source: &dyn Source, options: &WalkOptions) -> Reported {
+    pub(crate) fn walk(&self, automaton: &Automaton, source: &dyn Source, options: &WalkOptions) -> Reported {
         let reported = Mutex::new(Reported::default());
         let report = |event| {
             let mut reported = reported.lock().expect("no thread panics with it");
@@ -111,8 +111,8 @@ impl Laid {
 
 /// What a walk reports, sorted.
 #[derive(Debug, Default, PartialEq)]
-struct Reported {
-    found: Vec<Found>,
+pub(crate) struct Reported {
+    pub(crate) found: Vec<Found>,
     undecided: Vec<(usize, Vec<u8>)>,
     unread: BTreeSet<Vec<u8>>,
 }
@@ -160,9 +160,11 @@ fn check_matches(Case(tree, patterns): &Case) -> Result<(), TestCaseError> {
         expected.iter_mut().chain(&mut found).for_each(|outcome| outcome.undecided.clear());
     }
     prop_assert_eq!(found, expected);
-    let unreadable =
-        tree.paths().into_iter().filter(|path| matches!(tree.at(path), Some(Node::Dir { readable: false, .. })));
-    for path in unreadable {
+    let unreadable = |path: &oracle::Real| {
+        let entered = path.iter().all(|name| name != b".veinfs");
+        entered && matches!(tree.at(path), Some(Node::Dir { readable: false, .. }))
+    };
+    for path in tree.paths().into_iter().filter(unreadable) {
         prop_assert!(reported.unread.contains(&joined(&path)), "{} is not told of", joined(&path).escape_ascii());
     }
     Ok(())
@@ -196,7 +198,7 @@ fn check_views(Case(tree, patterns): &Case) -> Result<(), TestCaseError> {
 }
 
 /// The paths that a match shows, but for FIFOs.
-fn shown(automaton: &Automaton, source: &dyn Source, root_name: &[u8], found: &Found) -> BTreeSet<Vec<u8>> {
+pub(crate) fn shown(automaton: &Automaton, source: &dyn Source, root_name: &[u8], found: &Found) -> BTreeSet<Vec<u8>> {
     let exclude = Exclude::default();
     let reader = Reader {
         automaton,
@@ -266,7 +268,9 @@ fn show(
         own: Own { name: &place.name, globs: &globs, above: &place.above },
         handle: &place.handles[0],
         path: &place.path,
-        above: &|| place.handles[1..].to_vec(),
+        is_below: &|wanted| {
+            place.handles[1..].iter().any(|handle| reader.source.identity(handle).expect("it is open") == wanted)
+        },
     };
     let entries = expand(reader, &directory, content, Symlinks::Follow, scratch).expect("it is readable");
     for (name, entry) in entries {
@@ -311,13 +315,18 @@ proptest! {
     }
 }
 
+/// Patterns from JSON that is right.
+pub(crate) fn read(patterns: &[Value]) -> Vec<Pattern> {
+    let read = |(at, value): (usize, &Value)| {
+        load_text(value.to_string().as_bytes(), Format::Json, "test", &format!("p{at}")).expect("a right pattern")
+    };
+    patterns.iter().enumerate().flat_map(read).collect()
+}
+
 /// A tree and patterns in few words.
 #[track_caller]
 fn same(name: &str, lines: &[&str], patterns: &[Value]) {
-    let patterns = patterns.iter().enumerate().flat_map(|(at, value)| {
-        load_text(value.to_string().as_bytes(), Format::Json, "test", &format!("p{at}")).expect("a right pattern")
-    });
-    let case = Case(Tree::from_lines(name, lines), patterns.collect());
+    let case = Case(Tree::from_lines(name, lines), read(patterns));
     check_matches(&case).unwrap_or_else(|error| panic!("{error}\n{case:?}"));
     check_views(&case).unwrap_or_else(|error| panic!("{error}\n{case:?}"));
 }
@@ -360,4 +369,21 @@ fn what_cannot_be_read_rejects_only_what_it_could() {
 #[test]
 fn a_directory_that_matches_by_name_is_shown_empty_if_it_cannot_be_read() {
     same("1", &["1!"], &[json!({}), json!({"directories": [{}]})]);
+}
+
+#[test]
+fn links_back_are_loops_to_paths() {
+    let pattern = json!({"captures": {"s": "2"}, "optional_files": ["<s>"], "recommended_files": ["**/<s>*"]});
+    same("1", &["1/1/1 -> ../..", "2"], &[pattern]);
+    same("r", &["a/up -> ..", "x"], &[json!({"files": ["**/x"]}), json!({"files": ["up/x"]}), json!({})]);
+    same("r", &["a/self -> .", "a/x"], &[json!({"directories": [{"directory_name": "self", "files": ["x"]}]})]);
+    let counting = json!({"files": [{"glob": "**/x", "min": 2, "max": 2}]});
+    same("r", &["a/b -> ../b", "b/a -> ../a", "a/x", "b/x"], &[counting]);
+}
+
+#[test]
+fn what_is_not_entered_counts_as_empty() {
+    let lines = ["a/.veinfs/x", "b/l -> ../a/.veinfs", "c/l -> ../a"];
+    let patterns = [json!({"files": ["x"]}), json!({"files": ["**/x"]}), json!({"directory_name": ".veinfs"})];
+    same("r", &lines, &[&patterns[..], &[json!({}), json!({"directories": [{}]})]].concat());
 }

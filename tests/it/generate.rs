@@ -16,8 +16,20 @@ use crate::oracle::{Name, Node, Real, Tree};
 mod capturing;
 mod tests;
 
-const DIRECTORY_NAMES: &[&[u8]] =
-    &[b"a", b"b", b"sub-01", b"sub-02", b"run-01", b"A", b".d", b"caf\xe9", "é".as_bytes(), b"data.csv", b"ses-1"];
+const DIRECTORY_NAMES: &[&[u8]] = &[
+    b"a",
+    b"b",
+    b"sub-01",
+    b"sub-02",
+    b"run-01",
+    b"A",
+    b".d",
+    b"caf\xe9",
+    "é".as_bytes(),
+    b"data.csv",
+    b"ses-1",
+    b".veinfs",
+];
 
 const FILE_NAMES: &[&[u8]] = &[
     b"a",

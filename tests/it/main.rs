@@ -5,4 +5,6 @@ mod faults;
 mod generate;
 mod mounts;
 mod oracle;
+mod real_trees;
 mod trees;
+mod walking;

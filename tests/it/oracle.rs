@@ -17,6 +17,9 @@ mod json;
 mod tests;
 mod tree;
 
+/// What veinfs keeps in its mounts, always seen as empty.
+const NOT_ENTERED: &[u8] = b".veinfs";
+
 /// Values of captures; one that is not in it is unset.
 pub(crate) type Mapping = BTreeMap<String, Vec<u8>>;
 
@@ -66,7 +69,7 @@ pub(crate) fn matches(patterns: &[Pattern], tree: &Tree) -> Vec<Outcome> {
         let mut outcome = Outcome::default();
         for path in &directories {
             let above = || (0..path.len()).map(|len| &path[..len]);
-            let not_entered = path.iter().any(|name| name == b".veinfs");
+            let not_entered = path.split_last().is_some_and(|(_, above)| above.iter().any(|name| name == NOT_ENTERED));
             let pruned = above().any(|path| {
                 (pattern.prune && is_sure(pattern, path))
                     || patterns.iter().any(|other| other.root.opaque && is_sure(other, path))
@@ -164,7 +167,13 @@ impl Oracle<'_> {
         above.extend_from_slice(path);
         let name = above.pop().expect("the root's name is there");
         let way = (0..=path.len()).map(|len| self.tree.follow(&path[..len])).collect::<Option<_>>()?;
-        Some(Dir { above, name, entries: self.tree.list(&real), real, linked: false, way })
+        let entries = if path.is_empty() { self.tree.list(&real) } else { self.list(&name, &real) };
+        Some(Dir { above, name, entries, real, linked: false, way })
+    }
+
+    /// What is in the directory of this name at `real`, for all who come by; `None` if it cannot be read.
+    fn list(&self, name: &Name, real: &Real) -> Option<Vec<(Name, Kind)>> {
+        if name == NOT_ENTERED { Some(Vec::new()) } else { self.tree.list(real) }
     }
 
     /// The child directories, links to directories included; none if `dir` cannot be read.
@@ -178,7 +187,7 @@ impl Oracle<'_> {
                 Dir {
                     above,
                     name: name.clone(),
-                    entries: self.tree.list(&real),
+                    entries: self.list(name, &real),
                     real,
                     linked: *kind == Kind::LinkDir,
                     way,
