@@ -207,9 +207,9 @@ fn described(
 
     let rules: Vec<(Mapping, Vec<&Atom>)> = states
         .iter()
-        .map(|(state, given)| {
-            let captures = automaton.enter(*state, given, &offer).unwrap_or_else(|| given.clone());
-            let atoms = automaton.shown_atoms(*state, &captures, &offer);
+        .flat_map(|(state, given)| automaton.entered(*state, given, &offer).into_iter().map(|ways| (*state, ways)))
+        .map(|(state, captures)| {
+            let atoms = automaton.shown_atoms(state, &captures, &offer);
             (captures, atoms)
         })
         .collect();

@@ -427,6 +427,17 @@ impl Automaton {
         Some(entered)
     }
 
+    /// The values with which the view shows a directory in `state`: those of [`Automaton::enter`], or on the way of a
+    /// path glob one for each way in which its name matches.
+    pub fn entered(&self, state: StateId, given: &Mapping, offer: &Offer<'_>) -> SmallVec<[Mapping; 1]> {
+        if let State { path: true, name: Some(glob), .. } = self.state(state)
+            && let Ok(ways) = self.mappings(*glob, offer.own.name)
+        {
+            return ways.iter().filter(|way| way.agrees(given)).map(|way| given.union(way)).collect();
+        }
+        SmallVec::from_elem(self.enter(state, given, offer).unwrap_or_else(|| given.clone()), 1)
+    }
+
     fn missing(&self, state: StateId, captures: &Mapping, offer: &Offer<'_>) -> Vec<String> {
         let Expr::All(parts) = &self.state(state).body else { return Vec::new() };
         let recommended = parts.iter().filter(|part| part.role == Role::Recommended);

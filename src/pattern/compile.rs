@@ -202,6 +202,7 @@ impl Compiler {
             whole,
             closed: true,
             counts: false,
+            path: false,
         })
     }
 
@@ -326,6 +327,7 @@ impl Compiler {
             whole: false,
             closed: true,
             counts,
+            path: false,
         };
         if *dir == "**" {
             let mut here = inner.clone();
@@ -338,9 +340,12 @@ impl Compiler {
         let glob = self.parse(dir, scope, fold, place)?;
         let name = (!glob.is_any()).then(|| self.intern(glob));
         let mut state = state(name, inner);
-        if let Some(glob) = name.filter(|glob| !self.globs[glob.index()].captures().is_empty() && !counts) {
-            let named = Part { role: Role::Required, expr: Expr::Name(glob), label: None };
-            state.body = Expr::All(vec![named, Part { role: Role::Required, expr: state.body, label: None }]);
+        if let Some(glob) = name.filter(|glob| !self.globs[glob.index()].captures().is_empty()) {
+            state.path = true;
+            if !counts {
+                let named = Part { role: Role::Required, expr: Expr::Name(glob), label: None };
+                state.body = Expr::All(vec![named, Part { role: Role::Required, expr: state.body, label: None }]);
+            }
         }
         Some(vec![Atom::Child(self.state(state))])
     }

@@ -387,3 +387,11 @@ fn what_is_not_entered_counts_as_empty() {
     let patterns = [json!({"files": ["x"]}), json!({"files": ["**/x"]}), json!({"directory_name": ".veinfs"})];
     same("r", &lines, &[&patterns[..], &[json!({}), json!({"directories": [{}]})]].concat());
 }
+
+#[test]
+fn a_path_globs_captures_agree_along_it() {
+    let pattern = json!({"captures": {"s": "[0-9]+"}, "files": ["x"], "recommended_directories": [
+        {"optional_files": ["*<s>/<s>*", {"glob": "**/<s>*/*<s>", "min": 0}]}
+    ]});
+    same("r", &["x", "1/d1/1a", "1/d1/2", "1/d12/1", "1/d12/12", "1/d12/2", "1/2/3/a3", "1/3/2/a3"], &[pattern]);
+}

@@ -5,6 +5,7 @@ mod faults;
 mod generate;
 mod mounts;
 mod oracle;
+mod pathvein;
 mod real_trees;
 mod trees;
 mod walking;
