@@ -113,9 +113,10 @@ pub fn compile_all(patterns: &[Pattern], layout: Option<&str>) -> Result<Automat
 /// Finds the sources that arguments name, `PATH` or `name=PATH`, and gives each a name of its own.
 ///
 /// # Errors
-/// The first that is no readable directory.
+/// The first that is no directory, and, if none of them is there, the first that is away.
 pub fn find_sources(arguments: &[OsString]) -> Result<Vec<NamedSource>, ConfigError> {
     let mut sources: Vec<NamedSource> = Vec::new();
+    let (mut here, mut away) = (0, None);
     for argument in arguments {
         let (given, path) = split_name(argument);
         let fail = |reason: String| ConfigError::Source { path: path.to_path_buf(), reason };
@@ -124,13 +125,21 @@ pub fn find_sources(arguments: &[OsString]) -> Result<Vec<NamedSource>, ConfigEr
         {
             return Err(fail(format!("`{scheme}://` sources are not supported yet; give a path")));
         }
-        let root = path.canonicalize().map_err(|error| match error.kind() {
-            std::io::ErrorKind::NotFound => fail("there is no such directory; check the spelling".into()),
-            _ => fail(error.to_string()),
-        })?;
-        if !root.is_dir() {
-            return Err(fail("not a directory; give the directory that holds what you look for".into()));
-        }
+        // What is away now may come back: it is walked when it does.
+        let root = match path.canonicalize() {
+            Ok(root) if !root.is_dir() => {
+                return Err(fail("not a directory; give the directory that holds what you look for".into()));
+            }
+            Ok(root) => root,
+            Err(error) => {
+                away.get_or_insert_with(|| match error.kind() {
+                    std::io::ErrorKind::NotFound => fail("there is no such directory; check the spelling".into()),
+                    _ => fail(error.to_string()),
+                });
+                std::path::absolute(path).map_err(|error| fail(error.to_string()))?
+            }
+        };
+        here += usize::from(root.is_dir());
         let root_name: Box<[u8]> = root.file_name().map_or(Box::default(), |name| name.as_bytes().into());
         let wanted = match given {
             Some(name) => name.as_bytes(),
@@ -152,7 +161,10 @@ pub fn find_sources(arguments: &[OsString]) -> Result<Vec<NamedSource>, ConfigEr
         let source = Arc::new(LocalSource::new(&root));
         sources.push(NamedSource { name, root_name, root, source });
     }
-    Ok(sources)
+    match away {
+        Some(error) if here == 0 => Err(error),
+        _ => Ok(sources),
+    }
 }
 
 /// `name=PATH`, unless the whole names something that is there.

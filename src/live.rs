@@ -29,6 +29,19 @@ const KEPT_TROUBLES: usize = 10_000;
 /// The least time between two views while a scan runs.
 const PUBLISH_EVERY: Duration = Duration::from_millis(50);
 
+/// How long what is found is gathered before it is looked at.
+const GATHER: Duration = Duration::from_millis(2);
+
+/// How far a source is.
+#[derive(Clone, Debug, Default)]
+enum Walked {
+    #[default]
+    Scanning,
+    Complete,
+    /// It could not be read; it is tried again.
+    Failed(String),
+}
+
 /// All that a mount knows.
 #[derive(Debug)]
 pub struct Live {
@@ -54,9 +67,20 @@ pub struct Live {
 #[derive(Debug, Default)]
 struct State {
     complete: Option<(SystemTime, Duration)>,
-    failed: Vec<Option<String>>,
+    /// How far each source is.
+    sources: Vec<Walked>,
     troubles: VecDeque<Value>,
     trouble_count: u64,
+}
+
+impl State {
+    /// The sources that could not be read, and why.
+    fn failures(&self) -> impl Iterator<Item = (usize, &str)> {
+        self.sources.iter().enumerate().filter_map(|(at, walked)| match walked {
+            Walked::Failed(error) => Some((at, error.as_str())),
+            Walked::Scanning | Walked::Complete => None,
+        })
+    }
 }
 
 impl Live {
@@ -71,7 +95,7 @@ impl Live {
     ) -> (Self, Inodes) {
         let mut inodes = Inodes::default();
         let (view, _) = View::empty().next(&automaton, &sources, &MatchSet::default(), &mut inodes);
-        let state = State { failed: vec![None; sources.len()], ..State::default() };
+        let state = State { sources: vec![Walked::default(); sources.len()], ..State::default() };
         let live = Self {
             mountpoint,
             automaton,
@@ -111,7 +135,10 @@ impl Live {
             let event = if fresh {
                 events.recv_timeout(pause.saturating_sub(last.elapsed()))
             } else {
-                events.recv().map_err(|_| RecvTimeoutError::Disconnected)
+                // More will follow: not to be woken for each one.
+                let first = events.recv().map_err(|_| RecvTimeoutError::Disconnected);
+                std::thread::sleep(GATHER);
+                first
             };
             let ended = matches!(event, Err(RecvTimeoutError::Disconnected));
             match event {
@@ -122,11 +149,13 @@ impl Live {
                 Ok(ScanEvent::Trouble { source, trouble }) => self.note(source, &trouble),
                 Ok(ScanEvent::SourceFailed { source, error }) => {
                     tracing::warn!(source = %self.sources[source].root.display(), %error, "source cannot be read");
-                    self.state.lock().failed[source] = Some(plain(&error));
+                    self.state.lock().sources[source] = Walked::Failed(plain(&error));
                 }
+                Ok(ScanEvent::SourceDone { source }) => self.state.lock().sources[source] = Walked::Complete,
                 Err(_) => {}
             }
-            if fresh && (ended || last.elapsed() >= pause) {
+            let scanned = !self.state.lock().sources.iter().any(|walked| matches!(walked, Walked::Scanning));
+            if fresh && (ended || scanned || last.elapsed() >= pause) {
                 let building = Instant::now();
                 let (next, changes) = self.view.load().next(&self.automaton, &self.sources, &matches, &mut inodes);
                 self.view.store(Arc::new(next));
@@ -134,12 +163,15 @@ impl Live {
                 (last, fresh) = (Instant::now(), false);
                 pause = PUBLISH_EVERY.max(building.elapsed() * 10);
             }
+            if scanned || ended {
+                // Sources that are away do not hold up the others.
+                self.state.lock().complete.get_or_insert_with(|| (SystemTime::now(), begun.elapsed()));
+                self.complete.notify_all();
+            }
             if ended {
-                break;
+                return;
             }
         }
-        self.state.lock().complete = Some((SystemTime::now(), begun.elapsed()));
-        self.complete.notify_all();
     }
 
     fn note(&self, source: usize, trouble: &Trouble) {
@@ -181,16 +213,17 @@ impl Live {
         let mut matches = vec![0u64; self.automaton.tops.len()];
         view.places.iter().for_each(|place| matches[place.found.pattern.index()] += 1);
         let patterns = self.automaton.tops.iter().zip(matches).map(|(top, n)| json!({"name": top.name, "matches": n}));
-        let sources = self.sources.iter().zip(&state.failed).map(|(source, failed)| {
+        let sources = self.sources.iter().zip(&state.sources).map(|(source, walked)| {
+            let (name, error) = match walked {
+                Walked::Scanning => ("scanning", None),
+                Walked::Complete => ("complete", None),
+                Walked::Failed(error) => ("failed", Some(error)),
+            };
             json!({
                 "name": printable(&source.name),
                 "path": printable(&source.path_of(&crate::entry::RelPath::root())),
-                "state": match (failed, state.complete) {
-                    (Some(_), _) => "failed",
-                    (None, None) => "scanning",
-                    (None, Some(_)) => "complete",
-                },
-                "error": failed,
+                "state": name,
+                "error": error,
             })
         });
         json!({
@@ -204,7 +237,7 @@ impl Live {
             "directories": self.progress.directories.load(Ordering::Relaxed),
             "entries": self.progress.entries.load(Ordering::Relaxed),
             "matches": view.places.len(),
-            "errors": state.trouble_count + state.failed.iter().flatten().count() as u64,
+            "errors": state.trouble_count + state.failures().count() as u64,
             "patterns": patterns.collect::<Vec<_>>(),
             "sources": sources.collect::<Vec<_>>(),
             "watch": "none",
@@ -225,9 +258,10 @@ impl Live {
     /// What `.veinfs/errors.ndjson` holds: the last troubles, the newest at the end.
     pub fn errors_ndjson(&self) -> Vec<u8> {
         let state = self.state.lock();
-        let failed = self.sources.iter().zip(&state.failed).filter_map(|(source, failed)| {
-            let message = failed.as_ref()?;
-            Some(json!({"kind": "source", "source": printable(&source.name), "path": source.root.display().to_string(), "message": message}))
+        let failed = state.failures().map(|(at, message)| {
+            let source = &self.sources[at];
+            let path = source.path_of(&crate::entry::RelPath::root());
+            json!({"kind": "source", "source": printable(&source.name), "path": printable(&path), "message": message})
         });
         ndjson_lines(failed.chain(state.troubles.iter().cloned()))
     }

@@ -5,6 +5,7 @@ use std::os::unix::ffi::OsStrExt;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::thread::JoinHandle;
+use std::time::Duration;
 
 use crate::automaton::Automaton;
 use crate::config::NamedSource;
@@ -28,6 +29,11 @@ pub enum ScanEvent {
         source: usize,
         /// What.
         trouble: Trouble,
+    },
+    /// A source is walked to its end.
+    SourceDone {
+        /// Which source.
+        source: usize,
     },
     /// A source that cannot be read at all.
     SourceFailed {
@@ -104,8 +110,8 @@ impl Scanner {
         self.progress.cancelled.store(true, Ordering::Relaxed);
     }
 
-    /// Starts walking.
-    pub fn spawn(&self, report: impl Fn(ScanEvent) + Send + Sync + 'static) -> Scanning {
+    /// Starts walking; a source that cannot be read is tried again after `retry` each time.
+    pub fn spawn(&self, retry: Option<Duration>, report: impl Fn(ScanEvent) + Send + Sync + 'static) -> Scanning {
         let report = Arc::new(report);
         let threads = self.sources.iter().zip(&self.options).enumerate().filter_map(|(at, (source, options))| {
             let (automaton, progress, report) =
@@ -113,14 +119,22 @@ impl Scanner {
             let (source, options) = (source.clone(), options.clone());
             let failed = Arc::clone(&report);
             let work = move || {
-                let walked = walk(&automaton, &*source.source, &source.root_name, &options, &progress, &|event| {
-                    report(match event {
-                        Event::Match(found) => ScanEvent::Match { source: at, found },
-                        Event::Trouble(trouble) => ScanEvent::Trouble { source: at, trouble },
+                let mut failed = false;
+                while !progress.cancelled.load(Ordering::Relaxed) {
+                    let walked = walk(&automaton, &*source.source, &source.root_name, &options, &progress, &|event| {
+                        report(match event {
+                            Event::Match(found) => ScanEvent::Match { source: at, found },
+                            Event::Trouble(trouble) => ScanEvent::Trouble { source: at, trouble },
+                        });
                     });
-                });
-                if let Err(error) = walked {
-                    report(ScanEvent::SourceFailed { source: at, error });
+                    let Err(error) = walked else { return report(ScanEvent::SourceDone { source: at }) };
+                    // Told once; after that it is only tried again, until it is there.
+                    if !failed {
+                        report(ScanEvent::SourceFailed { source: at, error });
+                    }
+                    failed = true;
+                    let Some(pause) = retry else { return };
+                    std::thread::park_timeout(pause);
                 }
             };
             match std::thread::Builder::new().name(format!("scan-{at}")).spawn(work) {

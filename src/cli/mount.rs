@@ -23,6 +23,7 @@ use crate::signals::{self, ShutdownReason, Waiter};
 
 /// Show the directories that match as folders below MOUNTPOINT.
 #[derive(Debug, clap::Args)]
+#[command(override_usage = "veinfs mount [OPTIONS] SOURCE... MOUNTPOINT -p PATTERN...")]
 pub(crate) struct MountArgs {
     /// Directories to search, each PATH or NAME=PATH, and last the directory to mount at
     #[arg(value_names = ["SOURCE", "MOUNTPOINT"], required = true, num_args = 2..)]

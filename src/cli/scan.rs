@@ -9,13 +9,14 @@ use std::time::Duration;
 
 use super::{DONE, FAILED, PARTIAL, PatternArgs, WalkArgs, out};
 use crate::config::{compile_all, find_sources, load_patterns};
-use crate::scan::{ScanEvent, Scanner};
+use crate::scan::{ScanEvent, Scanner, plain};
 use crate::view::matches::{MatchSet, ndjson};
 
 /// Print the directories that match, as they are found.
 ///
 /// With --json, one object a line once all are found, since the place in the view depends on all matches.
 #[derive(Debug, clap::Args)]
+#[command(override_usage = "veinfs scan [OPTIONS] SOURCE... -p PATTERN...")]
 pub(crate) struct ScanArgs {
     /// Directories to search, each PATH or NAME=PATH
     #[arg(value_name = "SOURCE", required = true)]
@@ -41,6 +42,9 @@ pub(crate) struct ScanArgs {
     layout: Option<String>,
 }
 
+/// How long matches are gathered before they are printed.
+const GATHER: Duration = Duration::from_millis(2);
+
 pub(crate) fn run(args: &ScanArgs) -> anyhow::Result<u8> {
     let patterns = load_patterns(&args.patterns.patterns)?;
     let automaton = Arc::new(compile_all(&patterns, args.layout.as_deref())?);
@@ -48,7 +52,7 @@ pub(crate) fn run(args: &ScanArgs) -> anyhow::Result<u8> {
     let scanner = Scanner::new(Arc::clone(&automaton), sources.clone(), &args.walk.options()?);
 
     let (sender, receiver) = channel();
-    let background = scanner.spawn(move |event| {
+    let background = scanner.spawn(None, move |event| {
         // The receiver goes first only when the scan is being given up.
         let _ = sender.send(event);
     });
@@ -86,9 +90,10 @@ pub(crate) fn run(args: &ScanArgs) -> anyhow::Result<u8> {
                     }
                 }
             }
+            ScanEvent::SourceDone { .. } => {}
             ScanEvent::SourceFailed { source, error } => {
                 troubles += 1;
-                out::error(&format!("source {}: {error}", sources[source].root.display()));
+                out::error(&format!("source {}: {}", sources[source].root.display(), plain(&error)));
             }
         }
         Ok(false)
@@ -99,7 +104,11 @@ pub(crate) fn run(args: &ScanArgs) -> anyhow::Result<u8> {
             Err(_) => {
                 stdout.flush()?;
                 match receiver.recv_timeout(Duration::from_millis(200)) {
-                    Ok(event) => Some(event),
+                    Ok(event) => {
+                        // More will follow: being woken for each one took a tenth of a scan's time.
+                        std::thread::sleep(GATHER);
+                        Some(event)
+                    }
                     Err(RecvTimeoutError::Timeout) => None,
                     Err(RecvTimeoutError::Disconnected) => break,
                 }

@@ -17,6 +17,9 @@ use crate::signals::{ShutdownReason, Waiter};
 use crate::view::Changes;
 use crate::view::inode::Inodes;
 
+/// How often a source that is away is tried again.
+const RETRY: Duration = Duration::from_secs(5);
+
 /// How a file system is put into the tree.
 #[derive(Clone, Debug)]
 pub struct MountOptions {
@@ -85,7 +88,7 @@ pub fn mount(
     }
 
     let (sender, receiver) = channel();
-    let scanning = scanner.spawn(move |event| {
+    let scanning = scanner.spawn(Some(RETRY), move |event| {
         // Nobody receives any more once the mount is going.
         let _ = sender.send(event);
     });
