@@ -11,7 +11,7 @@ use crate::matcher::bits::Bits;
 use crate::matcher::mapping::Mapping;
 use crate::matcher::names::GlobId;
 use crate::matcher::{Files, Offer, Own, Summary};
-use crate::reader::{LINK_BUDGET, Reader, Way};
+use crate::reader::{LINK_BUDGET, Reader, Reading, Way};
 use crate::source::{Handle, RawKind};
 
 /// What is shown of a directory.
@@ -190,18 +190,10 @@ fn described(
     let mut wanted = Bits::new(automaton.states.len());
     states.iter().for_each(|(state, _)| wanted.insert(state.index()));
     let mut summaries: Vec<Option<Summary>> = vec![None; children.len()];
-    let (mut path, mut budget) = (directory.path.to_vec(), LINK_BUDGET);
-    let kids = reader.kids(
-        way,
-        &directory.own,
-        &listed,
-        &wanted,
-        &mut path,
-        false,
-        &mut budget,
-        scratch,
-        &mut |at, summary| summaries[at] = Some(summary.clone()),
-    );
+    let mut reading = Reading { path: directory.path.to_vec(), through_link: false, budget: LINK_BUDGET, scratch };
+    let kids = reader.kids(way, &directory.own, &listed, &wanted, &mut reading, &mut |at, summary| {
+        summaries[at] = Some(summary.clone());
+    });
     let probe = |name: &[u8], test| reader.probe(directory.handle, directory.path, name, test);
     let offer = Offer { own: &directory.own, files: &listed.files, kids: &kids, probe: &probe, unread: false };
 

@@ -28,6 +28,9 @@ pub struct Own<'a> {
     pub above: &'a Bits,
 }
 
+/// A file's name with the globs that it matches.
+pub type Detailed = (Box<[u8]>, SmallVec<[GlobId; 4]>);
+
 /// The files of a directory, as far as patterns ask for them.
 #[derive(Clone, Debug, Default)]
 pub struct Files {
@@ -35,8 +38,8 @@ pub struct Files {
     pub present: Bits,
     /// True if there is any file.
     pub any: bool,
-    /// Files whose names matter one by one, with the globs that they match.
-    pub detailed: Vec<(Box<[u8]>, SmallVec<[GlobId; 4]>)>,
+    /// Files whose names matter one by one.
+    pub detailed: Vec<Detailed>,
 }
 
 impl Files {

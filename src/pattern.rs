@@ -90,7 +90,6 @@ pub enum FileClause {
 /// One subpattern for child directories, or alternatives of which one must hold.
 #[allow(clippy::large_enum_variant, reason = "nearly all are `One`")]
 #[derive(Clone, Debug, PartialEq)]
-#[allow(clippy::large_enum_variant, reason = "one for each clause that a person writes")]
 pub enum DirClause {
     /// A subpattern.
     One(Subpattern),

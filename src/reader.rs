@@ -89,32 +89,36 @@ pub struct Target<'a> {
     pub above: &'a Bits,
 }
 
+/// What goes along from directory to directory.
+pub struct Reading<'a> {
+    /// The path below the source of the directory at hand.
+    pub path: Vec<u8>,
+    /// A link lies on the way to it.
+    pub through_link: bool,
+    /// How many directories behind links may still be read.
+    pub budget: u32,
+    /// For listings.
+    pub scratch: &'a mut Scratch,
+}
+
 impl Reader<'_> {
-    /// The states, out of `wanted`, of the child `target` of the directory `parent`, whose path is `path` while this
-    /// runs. `through_link` says that a link lies on the way already, `budget` how many directories may still be read.
-    pub fn child(
-        &self,
-        parent: &Way<'_>,
-        target: &Target<'_>,
-        wanted: &Bits,
-        path: &mut Vec<u8>,
-        through_link: bool,
-        budget: &mut u32,
-        scratch: &mut Scratch,
-    ) -> Verdict {
-        let globs = scratch.match_name(self.automaton, target.name.to_bytes());
+    /// The states, out of `wanted`, of the child `target` of the directory `parent`, which is at hand.
+    pub fn child(&self, parent: &Way<'_>, target: &Target<'_>, wanted: &Bits, reading: &mut Reading<'_>) -> Verdict {
+        let globs = reading.scratch.match_name(self.automaton, target.name.to_bytes());
         let own = Own { name: target.name.to_bytes(), globs: &globs, above: target.above };
         let mut possible = self.automaton.possible(&own, wanted);
         if possible.is_empty() {
             return Verdict::empty(self.automaton);
         }
-        let length = path.len();
-        if !path.is_empty() {
-            path.push(b'/');
+        let (length, through_link) = (reading.path.len(), reading.through_link);
+        if length > 0 {
+            reading.path.push(b'/');
         }
-        path.extend_from_slice(target.name.to_bytes());
-        let verdict = self.enter(parent, target, &own, &mut possible, path, through_link, budget, scratch);
-        path.truncate(length);
+        reading.path.extend_from_slice(target.name.to_bytes());
+        reading.through_link |= target.linked;
+        let verdict = self.enter(parent, target, &own, &mut possible, reading);
+        reading.path.truncate(length);
+        reading.through_link = through_link;
         verdict
     }
 
@@ -129,11 +133,9 @@ impl Reader<'_> {
         target: &Target<'_>,
         own: &Own<'_>,
         possible: &mut Bits,
-        path: &mut Vec<u8>,
-        through_link: bool,
-        budget: &mut u32,
-        scratch: &mut Scratch,
+        reading: &mut Reading<'_>,
     ) -> Verdict {
+        let path = &reading.path;
         let unread = |error: io::Error, possible: &Bits| {
             (self.failed)(path, error);
             let (files, kids) = (Files::new(self.automaton), Kids::new(self.automaton));
@@ -154,12 +156,11 @@ impl Reader<'_> {
             Ok(handle) => handle,
             Err(error) => return unread(error, possible),
         };
-        let through_link = through_link || target.linked;
-        if through_link {
-            if *budget == 0 || parent.depth > MAX_WAY {
+        if reading.through_link {
+            if reading.budget == 0 || parent.depth > MAX_WAY {
                 return unread(io::Error::other("too many directories behind links; gave up"), possible);
             }
-            *budget -= 1;
+            reading.budget -= 1;
         }
         if target.linked && self.automaton.has_recursion() {
             match self.source.identity(&handle) {
@@ -171,12 +172,12 @@ impl Reader<'_> {
                 return Verdict::empty(self.automaton);
             }
         }
-        let listed = match list(self.automaton, self.source, &handle, &|| path.clone(), self.rules, scratch) {
+        let listed = match list(self.automaton, self.source, &handle, &|| path.clone(), self.rules, reading.scratch) {
             Ok(listed) => listed,
             Err(error) => return unread(error, possible),
         };
         let way = parent.down(&handle);
-        self.judge(&way, own, &listed, possible, path, through_link, budget, scratch)
+        self.judge(&way, own, &listed, possible, reading)
     }
 
     /// Judges a directory that has been listed, reading those children that `wanted` asks for.
@@ -186,13 +187,10 @@ impl Reader<'_> {
         own: &Own<'_>,
         listed: &Listed,
         wanted: &Bits,
-        path: &mut Vec<u8>,
-        through_link: bool,
-        budget: &mut u32,
-        scratch: &mut Scratch,
+        reading: &mut Reading<'_>,
     ) -> Verdict {
-        let kids = self.kids(way, own, listed, wanted, path, through_link, budget, scratch, &mut |_, _| {});
-        let probe = |name: &[u8], test| self.probe(way.handle, path, name, test);
+        let kids = self.kids(way, own, listed, wanted, reading, &mut |_, _| {});
+        let probe = |name: &[u8], test| self.probe(way.handle, &reading.path, name, test);
         let offer = Offer { own, files: &listed.files, kids: &kids, probe: &probe, unread: false };
         self.automaton.judge(&offer, Some(wanted))
     }
@@ -204,10 +202,7 @@ impl Reader<'_> {
         own: &Own<'_>,
         listed: &Listed,
         wanted: &Bits,
-        path: &mut Vec<u8>,
-        through_link: bool,
-        budget: &mut u32,
-        scratch: &mut Scratch,
+        reading: &mut Reading<'_>,
         each: &mut dyn FnMut(usize, &crate::matcher::Summary),
     ) -> Kids {
         let mut kids = Kids::new(self.automaton);
@@ -219,7 +214,7 @@ impl Reader<'_> {
         let above = above_children(self.automaton, own);
         for at in 0..listed.dirs.len() {
             let target = Target { name: listed.dirs.name(at), linked: listed.dirs.linked(at), above: &above };
-            let verdict = self.child(way, &target, &asked, path, through_link, budget, scratch);
+            let verdict = self.child(way, &target, &asked, reading);
             each(at, &verdict.summary);
             kids.merge(verdict.summary);
         }

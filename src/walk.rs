@@ -22,7 +22,7 @@ use crate::listing::{Dirs, Exclude, ListRules, Listed, Scratch, list};
 use crate::matcher::bits::Bits;
 use crate::matcher::mapping::Mapping;
 use crate::matcher::{Files, Kids, Offer, Own, Summary, Verdict};
-use crate::reader::{LINK_BUDGET, NOT_ENTERED, Reader, Target, Way};
+use crate::reader::{LINK_BUDGET, NOT_ENTERED, Reader, Reading, Target, Way};
 use crate::source::{Handle, Source};
 
 /// Room for [`crate::reader::MAX_WAY`] directories behind links.
@@ -421,7 +421,7 @@ impl<'a> Walk<'a> {
             return Ok(Visited::Done(summary, found));
         }
         // Every eighth keeps its descriptor whatever the limit, so that paths between them stay short.
-        if self.open.load(Ordering::Relaxed) < self.open_limit || depth % 8 == 0 {
+        if self.open.load(Ordering::Relaxed) < self.open_limit || depth.is_multiple_of(8) {
             self.open.fetch_add(1, Ordering::Relaxed);
         } else if let Some(handle) = node.handle.take()
             && (self.options.follow || self.automaton.has_recursion())
@@ -521,9 +521,9 @@ impl<'a> Walk<'a> {
         let is_below = |identity| parent.parent.as_ref().is_some_and(|(above, _)| self.is_above(above, identity));
         // Not under the walk's lock on scratch space for long: a link may lead to a large tree.
         let mut scratch = Scratch::new(self.automaton);
-        let (mut path, mut budget) = (parent.path(), LINK_BUDGET);
-        let way = Way::new(handle, &is_below);
-        let verdict = reader.child(&way, &target, &wanted, &mut path, true, &mut budget, &mut scratch);
+        let mut reading =
+            Reading { path: parent.path(), through_link: true, budget: LINK_BUDGET, scratch: &mut scratch };
+        let verdict = reader.child(&Way::new(handle, &is_below), &target, &wanted, &mut reading);
         if !verdict.given_up.is_empty() {
             let path = RelPath::from_bytes(child_path(parent, at));
             (self.report)(Event::Trouble(Trouble::TooManyWays { path }));

@@ -18,7 +18,7 @@ const CAPTURE_BYTES: usize = 1 << 20;
 /// The longest glob, in bytes.
 const MAX_GLOB_BYTES: usize = 4096;
 
-/// Compiles patterns to one automaton; a pattern's place in the slice is its [`PatternId`].
+/// Compiles patterns to one automaton; a pattern's place in the slice is its [`crate::automaton::PatternId`].
 ///
 /// # Errors
 /// All that is wrong in their globs, captures, layouts and names, each with its place.

@@ -88,7 +88,9 @@ fn what_is_excluded_is_not_seen() {
 
 #[test]
 fn links_are_walked_if_asked() {
-    let table: &[(&[&str], Value, &[&str], &[&str])] = &[
+    // A tree, a pattern, its matches without and with --follow.
+    type Row = (&'static [&'static str], Value, &'static [&'static str], &'static [&'static str]);
+    let table: &[Row] = &[
         (&["a/x", "l -> a"], files("x"), &["a"], &["a", "l"]),
         (&["a/x", "l -> a"], json!({"directory_name": "l"}), &[], &["l"]),
         (&["a/b/x", "l -> a"], files("x"), &["a/b"], &["a/b", "l/b"]),
