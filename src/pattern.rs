@@ -6,9 +6,11 @@
 
 use std::collections::BTreeMap;
 
+pub mod capture;
 pub mod compile;
 pub mod glob;
 pub mod library;
+pub mod lint;
 pub mod load;
 
 /// The deepest nesting of subpatterns; deeper ones are an error.
@@ -196,8 +198,11 @@ pub fn item(parent: &str, index: usize) -> String {
 
 /// The candidate nearest to `word` by edit distance, if it is near enough to be what was meant.
 pub fn nearest<'a>(word: &str, candidates: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
+    /// Distances of longer words take too long, and people mistype short ones.
+    const LONGEST: usize = 64;
     candidates
         .into_iter()
+        .filter(|candidate| candidate.len().max(word.len()) <= LONGEST)
         .map(|candidate| (strsim::damerau_levenshtein(&word.to_lowercase(), &candidate.to_lowercase()), candidate))
         .filter(|(distance, candidate)| *distance <= 1 + candidate.len().min(word.len()) / 3)
         .min()

@@ -33,6 +33,12 @@ pub(crate) fn error(message: &str) {
     }
 }
 
+/// A line on stderr that names its file itself, as compilers do.
+pub(crate) fn line(message: &str) {
+    // Nobody is left to tell if stderr is closed.
+    let _ = writeln!(io::stderr().lock(), "{}", for_terminal(message.as_bytes()));
+}
+
 /// True if the reader of stdout has gone, which is no failure of ours.
 pub(crate) fn is_broken_pipe(error: &anyhow::Error) -> bool {
     let kind = |cause: &(dyn std::error::Error + 'static)| match cause.downcast_ref::<serde_json::Error>() {

@@ -1,7 +1,8 @@
 //! All globs of all patterns as one automaton over the bytes of a name.
 //!
 //! A lazily built DFA (regex-automata's hybrid) reads a name once and tells which globs match it, whatever their
-//! number. Names that are no valid UTF-8 go through [`Glob::matches`] for those globs that count characters.
+//! number. Names that are no valid UTF-8 go through [`Glob::matches`] for those globs that count characters, and so do
+//! all names for captures whose expressions match bytes.
 
 use regex_automata::hybrid::dfa::{Cache, Config, DFA};
 use regex_automata::nfa::thompson::{self, WhichCaptures};
@@ -9,7 +10,10 @@ use regex_automata::util::start;
 use regex_automata::{Anchored, MatchKind};
 use regex_syntax::hir::{Hir, Look};
 
-use crate::pattern::glob::{Capture, Glob};
+use crate::pattern::glob::{Capture, Chars, Glob, Spans};
+
+#[cfg(test)]
+mod tests;
 
 /// The number of a glob in a [`NameSet`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -38,6 +42,7 @@ pub struct NameSet {
     globs: Vec<Glob>,
     captures: Vec<Capture>,
     by_character: Vec<GlobId>,
+    splitting: Vec<GlobId>,
     dfa: DFA,
 }
 
@@ -45,9 +50,20 @@ pub struct NameSet {
 #[derive(Debug)]
 pub struct NameCache(Cache);
 
+impl NameCache {
+    /// How much memory it takes, in bytes.
+    pub fn bytes(&self) -> usize {
+        self.0.memory_usage()
+    }
+}
+
 impl NameSet {
     /// Compiles the set; a glob's place in `globs` is its [`GlobId`].
     pub fn new(globs: Vec<Glob>, captures: Vec<Capture>) -> Result<Self, TooLarge> {
+        let bytes = globs.iter().map(|glob| glob.bytes(&captures)).fold(0, usize::saturating_add);
+        if bytes > NFA_BYTES {
+            return Err(TooLarge(format!("more than {} MiB", NFA_BYTES >> 20)));
+        }
         let end = || Hir::look(Look::End);
         let expressions: Vec<Hir> = globs.iter().map(|glob| Hir::concat(vec![glob.to_hir(&captures), end()])).collect();
         let too_large = |error: &dyn std::error::Error| TooLarge(error.to_string());
@@ -62,7 +78,13 @@ impl NameSet {
         let dfa = DFA::builder().configure(config).build_from_nfa(nfa).map_err(|error| too_large(&error))?;
         let by_character =
             (0..).map(GlobId).zip(&globs).filter(|(_, glob)| glob.counts_characters()).map(|(id, _)| id).collect();
-        Ok(Self { globs, captures, by_character, dfa })
+        let splitting = (0..)
+            .map(GlobId)
+            .zip(&globs)
+            .filter(|(_, glob)| glob.splits_characters(&captures))
+            .map(|(id, _)| id)
+            .collect();
+        Ok(Self { globs, captures, by_character, splitting, dfa })
     }
 
     /// How many globs there are.
@@ -102,9 +124,14 @@ impl NameSet {
             into.extend(
                 (0..).map(GlobId).zip(&self.globs).filter(|(_, g)| g.matches(name, &self.captures)).map(|(i, _)| i),
             );
-        } else if !self.by_character.is_empty() && std::str::from_utf8(name).is_err() {
-            into.retain(|id| !self.globs[id.index()].counts_characters());
-            into.extend(self.by_character.iter().filter(|id| self.glob(**id).matches(name, &self.captures)));
+        } else if !self.by_character.is_empty() {
+            let checked = if std::str::from_utf8(name).is_err() { &self.by_character } else { &self.splitting };
+            if !checked.is_empty() {
+                let name = Chars::of(name);
+                let mut spans = Spans::new(&name, &self.captures);
+                into.retain(|id| checked.binary_search(id).is_err());
+                into.extend(checked.iter().filter(|id| self.glob(**id).matches_spans(&mut spans)));
+            }
         }
     }
 

@@ -1,9 +1,11 @@
 //! Pattern → [`Automaton`]: globs read, captures resolved, paths unfolded to states, equal states made one.
 
 use std::collections::HashMap;
-use std::sync::Arc;
+use std::rc::Rc;
 
-use super::glob::{self, Capture, Glob};
+use super::capture::{Capture, CaptureError};
+use super::glob::{self, Glob};
+use super::load::clip;
 use super::{Body, DirClause, FileClause, FileTest, Pattern, PatternError, Subpattern, item, key};
 use crate::automaton::{Atom, Automaton, Expr, Part, Role, State, StateId, Test, TestId, Top, Triggers};
 use crate::matcher::bits::Bits;
@@ -13,8 +15,11 @@ use crate::view::layout::Layout;
 
 /// The most states or globs of one automaton.
 const MAX_PARTS: usize = 50_000;
-/// The most memory that one capture's expression may take compiled, in bytes.
-const CAPTURE_BYTES: usize = 1 << 20;
+/// The most captures of one automaton, and the most memory that their expressions may take together, in bytes.
+const MAX_CAPTURES: usize = 1000;
+const CAPTURES_BYTES: usize = 32 << 20;
+/// The most errors that are told.
+const MAX_ERRORS: usize = 100;
 /// The longest glob, in bytes.
 const MAX_GLOB_BYTES: usize = 4096;
 
@@ -25,18 +30,15 @@ const MAX_GLOB_BYTES: usize = 4096;
 pub fn compile(patterns: &[Pattern]) -> Result<Automaton, Vec<PatternError>> {
     let mut compiler = Compiler::default();
     let mut tops = Vec::new();
+    let mut named: HashMap<&str, &Pattern> = HashMap::new();
     for pattern in patterns {
-        if let Some(twin) =
-            patterns.iter().take_while(|other| !std::ptr::eq(*other, pattern)).find(|other| other.name == pattern.name)
-        {
-            compiler.errors.push(PatternError {
-                origin: pattern.origin.clone(),
-                place: key(&pattern.place, "name"),
-                message: format!("a second pattern named `{}`", pattern.name),
-                hint: Some(format!("the other is in {}; give one of them another `name`", twin.origin)),
-            });
-        }
         compiler.origin = pattern.origin.clone();
+        let twin = *named.entry(&pattern.name).or_insert(pattern);
+        if !std::ptr::eq(twin, pattern) {
+            let hint = format!("the other is in {}; give one of them another `name`", twin.origin);
+            let message = format!("a second pattern named `{}`", pattern.name);
+            compiler.error(&key(&pattern.place, "name"), message, Some(hint));
+        }
         let first_capture = compiler.captures.len();
         let state = compiler.subpattern(&pattern.root, &Scope::default(), &pattern.place);
         let captures: Vec<CaptureId> =
@@ -63,7 +65,7 @@ pub fn compile(patterns: &[Pattern]) -> Result<Automaton, Vec<PatternError>> {
 /// What holds for all globs at a place.
 #[derive(Clone, Default)]
 struct Scope {
-    captures: Vec<Capture>,
+    captures: Rc<Vec<Capture>>,
     case_insensitive: bool,
 }
 
@@ -78,11 +80,17 @@ struct Compiler {
     /// For each state, the captures of enclosing patterns that it uses.
     free: Vec<Vec<CaptureId>>,
     tests: Vec<Test>,
+    test_ids: HashMap<Test, TestId>,
     captures: Vec<Capture>,
+    /// What the expressions of captures take, in bytes.
+    captures_bytes: usize,
 }
 
 impl Compiler {
     fn error(&mut self, place: &str, message: impl Into<String>, hint: Option<String>) {
+        if self.errors.len() >= MAX_ERRORS {
+            return;
+        }
         self.errors.push(PatternError {
             origin: self.origin.clone(),
             place: place.to_owned(),
@@ -98,6 +106,10 @@ impl Compiler {
     }
 
     fn parse(&mut self, text: &str, scope: &Scope, fold: bool, place: &str) -> Option<Glob> {
+        if self.errors.len() >= MAX_ERRORS {
+            // Hints are looked for at length.
+            return None;
+        }
         if text.len() > MAX_GLOB_BYTES {
             self.error(place, format!("a glob of {} bytes", text.len()), Some(format!("at most {MAX_GLOB_BYTES}")));
             return None;
@@ -107,7 +119,7 @@ impl Compiler {
             Err(error) => {
                 self.error(
                     place,
-                    format!("in glob `{text}`, character {}: {}", error.column, error.message),
+                    format!("in glob `{}`, character {}: {}", clip(text), error.column, error.message),
                     error.hint,
                 );
                 None
@@ -141,42 +153,40 @@ impl Compiler {
         let mut declared = Vec::new();
         for (name, expression) in &pattern.captures {
             let place = key(&key(place, "captures"), name);
+            if self.captures.len() >= MAX_CAPTURES || self.captures_bytes > CAPTURES_BYTES {
+                self.too_many_captures(&place);
+                break;
+            }
             let id = CaptureId(self.captures.len() as u32);
             // `case_insensitive` is about globs; an expression says `(?i)` itself.
-            let regex = regex::bytes::RegexBuilder::new(expression).size_limit(CAPTURE_BYTES).build();
-            let hir = regex_syntax::ParserBuilder::new().utf8(false).nest_limit(100).build().parse(expression);
-            let compiled = match (regex, hir) {
-                (Ok(_), Ok(hir)) if hir.properties().look_set().is_empty() => {
-                    // Built again between anchors: a value matches whole.
-                    let whole = format!(r"\A(?:{expression})\z");
-                    regex::bytes::RegexBuilder::new(&whole)
-                        .size_limit(CAPTURE_BYTES)
-                        .build()
-                        .map(|regex| (regex, hir))
-                        .map_err(|error| last_line(&error.to_string()))
-                }
-                (Ok(_), Ok(_)) => {
-                    let hint = "leave out `^`, `$` and `\\b`: the expression always matches a whole value";
-                    self.error(&place, format!("an anchor in the expression `{expression}`"), Some(hint.into()));
-                    continue;
-                }
-                (Err(error), _) => Err(last_line(&error.to_string())),
-                (_, Err(error)) => Err(last_line(&error.to_string())),
-            };
-            match compiled {
-                Ok((regex, hir)) => {
-                    let capture = Capture { name: Arc::from(name.as_str()), id, regex, hir };
+            match Capture::new(name, id, expression) {
+                Ok(capture) => {
+                    self.captures_bytes += capture.bytes();
                     self.captures.push(capture.clone());
-                    inner.captures.push(capture);
+                    Rc::make_mut(&mut inner.captures).push(capture);
                     declared.push(id);
                 }
-                Err(reason) => {
+                Err(CaptureError::Anchor) => {
+                    let hint = "leave out `^`, `$` and `\\b`: the expression always matches a whole value";
+                    let message = format!("an anchor in the expression `{}`", clip(expression));
+                    self.error(&place, message, Some(hint.into()));
+                }
+                Err(CaptureError::Wrong(reason)) => {
                     let hint = "it is a regular expression for one name's part, such as `sub-[0-9]+`";
-                    self.error(&place, format!("the expression `{expression}` is wrong: {reason}"), Some(hint.into()));
+                    let message = format!("the expression `{}` is wrong: {reason}", clip(expression));
+                    self.error(&place, message, Some(hint.into()));
                 }
             }
         }
         (inner, declared)
+    }
+
+    fn too_many_captures(&mut self, place: &str) {
+        let message = "too many or too large captures in all patterns together";
+        if self.errors.last().is_none_or(|last| last.message != message) {
+            let hint = format!("at most {MAX_CAPTURES}, of {} MiB compiled", CAPTURES_BYTES >> 20);
+            self.error(place, message, Some(hint));
+        }
     }
 
     fn subpattern(&mut self, pattern: &Subpattern, scope: &Scope, place: &str) -> StateId {
@@ -270,7 +280,7 @@ impl Compiler {
         let mut parts = match glob::components(&test.glob) {
             Ok(parts) => parts,
             Err(error) => {
-                let message = format!("in glob `{}`, character {}: {}", test.glob, error.column, error.message);
+                let message = format!("in glob `{}`, character {}: {}", clip(&test.glob), error.column, error.message);
                 self.error(place, message, error.hint);
                 return nothing;
             }
@@ -290,7 +300,7 @@ impl Compiler {
         let counting = test.min != 1 || test.max.is_some();
         if counting && parts.len() > 1 && parts.iter().filter(|part| **part == "**").count() > 1 {
             let hint = "a file could be counted twice; leave out `min` and `max`, or one of the `**`";
-            self.error(place, format!("`{}` counts through more than one `**`", test.glob), Some(hint.into()));
+            self.error(place, format!("`{}` counts through more than one `**`", clip(&test.glob)), Some(hint.into()));
             return nothing;
         }
         let mut tests: Vec<TestId> = Vec::new();
@@ -351,11 +361,11 @@ impl Compiler {
     }
 
     fn test(&mut self, test: Test) -> TestId {
-        let at = self.tests.iter().position(|known| *known == test).unwrap_or_else(|| {
-            self.tests.push(test);
-            self.tests.len() - 1
-        });
-        TestId(at as u32)
+        let next = TestId(self.tests.len() as u32);
+        *self.test_ids.entry(test).or_insert_with_key(|test| {
+            self.tests.push(test.clone());
+            next
+        })
     }
 
     /// Numbers a state, the same one for equal states, after working out what it depends on.
@@ -583,8 +593,4 @@ fn dir_label(clause: &DirClause) -> String {
         DirClause::One(pattern) => format!("{}/", pattern.body.directory_name.as_deref().unwrap_or("*")),
         DirClause::AnyOf(list) => list.iter().map(dir_label).collect::<Vec<_>>().join(" or "),
     }
-}
-
-fn last_line(text: &str) -> String {
-    text.lines().last().unwrap_or_default().trim_start_matches("error: ").to_owned()
 }

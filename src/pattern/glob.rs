@@ -4,11 +4,15 @@
 //! ([`crate::matcher::names`]); what stands here is the slow, exact reading, used to enumerate captures and for
 //! names that are no valid UTF-8, where a byte outside any valid sequence counts as one character.
 
-use std::sync::Arc;
-
 use regex_syntax::hir::{Class, ClassBytes, ClassBytesRange, ClassUnicode, ClassUnicodeRange, Hir, Repetition};
+use rustc_hash::{FxHashMap, FxHashSet};
 
-use crate::matcher::mapping::{CaptureId, Mapping};
+pub use super::capture::Capture;
+pub(crate) use super::capture::{Chars, Spans};
+use crate::matcher::mapping::{CaptureId, MAX_MAPPINGS, Mapping};
+
+#[cfg(test)]
+mod tests;
 
 /// How many steps one name may take while captures are enumerated.
 pub const CAPTURE_STEPS: u32 = 200_000;
@@ -40,19 +44,6 @@ pub enum Token {
 pub struct Glob {
     /// The pieces from left to right.
     pub tokens: Vec<Token>,
-}
-
-/// A capture that globs may use: its name, number and compiled expression.
-#[derive(Clone, Debug)]
-pub struct Capture {
-    /// What stands between `<` and `>`.
-    pub name: Arc<str>,
-    /// Its number in the automaton.
-    pub id: CaptureId,
-    /// Matches a whole value.
-    pub regex: regex::bytes::Regex,
-    /// The same for the automaton of names.
-    pub hir: Hir,
 }
 
 /// What is wrong with a glob, and the cure.
@@ -164,6 +155,16 @@ impl Glob {
         any(&self.tokens)
     }
 
+    /// True if bytes alone could take a part of a character for a captured value.
+    pub(crate) fn splits_characters(&self, captures: &[Capture]) -> bool {
+        self.captures().iter().any(|id| captures[id.index()].splits_characters())
+    }
+
+    /// At least what the glob takes as a part of an automaton, in bytes.
+    pub(crate) fn bytes(&self, captures: &[Capture]) -> usize {
+        sequence_bytes(&self.tokens, captures)
+    }
+
     /// The glob as an expression over the bytes of a valid UTF-8 name.
     pub fn to_hir(&self, captures: &[Capture]) -> Hir {
         sequence_hir(&self.tokens, captures)
@@ -171,21 +172,23 @@ impl Glob {
 
     /// True if `name` matches; exact for all names, captures each on their own.
     pub fn matches(&self, name: &[u8], captures: &[Capture]) -> bool {
-        let name = Chars::of(name);
-        let mut reached = vec![false; name.len() + 1];
+        self.matches_spans(&mut Spans::new(&Chars::of(name), captures))
+    }
+
+    /// The same for a name that several globs are held against.
+    pub(crate) fn matches_spans(&self, spans: &mut Spans<'_>) -> bool {
+        let length = spans.name.len();
+        let mut reached = vec![false; length + 1];
         reached[0] = true;
-        advance(&self.tokens, &name, reached, captures)[name.len()]
+        advance(&self.tokens, spans, reached)[length]
     }
 
     /// Every way in which `name` matches, as sets of captured values; empty if it does not match.
     pub fn mappings(&self, name: &[u8], captures: &[Capture]) -> Result<Vec<Mapping>, TooManyWays> {
-        let name = Chars::of(name);
-        let mut search = Ways { name: &name, captures, steps: 0, found: Vec::new() };
-        search.go(&Rest { tokens: &self.tokens, next: None }, 0, &Mapping::default())?;
-        let mut found = search.found;
-        found.sort_unstable();
-        found.dedup();
-        Ok(found)
+        let mut program = Vec::new();
+        unfold(&self.tokens, &mut program);
+        program.push(Step::End);
+        Ways::of(&program, &mut Spans::new(&Chars::of(name), captures))
     }
 }
 
@@ -251,30 +254,32 @@ impl Parser<'_> {
         Token::Literal(c)
     }
 
+    /// As globset reads it: `]` first, `-` first or last are members; a `-` behind a range extends it.
     fn class(&mut self, start: usize) -> Result<Token, GlobError> {
         let negated = matches!(self.chars.get(self.at), Some('!' | '^'));
         self.at += usize::from(negated);
         let first = self.at;
-        let Some(length) = self.chars[first..].iter().skip(1).position(|c| *c == ']') else {
+        let Some(length) = self.chars.iter().skip(first + 1).position(|c| *c == ']') else {
             return self.error(
                 start,
                 "unclosed `[`",
                 Some("close it with `]`, or write `\\[` for the character itself"),
             );
         };
-        let members = self.chars[first..first + length + 1].to_vec();
         self.at = first + length + 2;
-        let mut ranges = Vec::new();
-        let mut i = 0;
+        let members = &self.chars[first..self.at - 1];
+        let mut ranges: Vec<(char, char)> = vec![(members[0], members[0])];
+        let mut i = 1;
         while i < members.len() {
-            if members.get(i + 1) == Some(&'-') && i + 2 < members.len() {
-                let (low, high) = (members[i], members[i + 2]);
+            let last = ranges.last_mut().expect("the first member is in it");
+            if members[i] == '-' && i + 1 < members.len() {
+                let (low, high) = (last.0, members[i + 1]);
                 if low > high {
                     let hint = format!("write `{high}-{low}`");
-                    return self.error(first + i, &format!("the range `{low}-{high}` runs backwards"), Some(&hint));
+                    return self.error(first + i - 1, &format!("the range `{low}-{high}` runs backwards"), Some(&hint));
                 }
-                ranges.push((low, high));
-                i += 3;
+                last.1 = high;
+                i += 2;
             } else {
                 ranges.push((members[i], members[i]));
                 i += 1;
@@ -338,69 +343,58 @@ fn unicode_class(ranges: &[(char, char)]) -> ClassUnicode {
 }
 
 fn sequence_hir(tokens: &[Token], captures: &[Capture]) -> Hir {
-    Hir::concat(
-        tokens
-            .iter()
-            .map(|token| match token {
-                Token::Literal(c) => Hir::literal(c.to_string().into_bytes()),
-                Token::Any => Hir::class(Class::Unicode(unicode_class(&[('\0', char::MAX)]))),
-                Token::Star => Hir::repetition(Repetition {
-                    min: 0,
-                    max: None,
-                    greedy: true,
-                    sub: Box::new(Hir::class(Class::Bytes(ClassBytes::new([ClassBytesRange::new(0, 255)])))),
-                }),
-                Token::Class { negated, ranges } => {
-                    let mut class = unicode_class(ranges);
-                    if *negated {
-                        class.negate();
-                    }
-                    Hir::class(Class::Unicode(class))
-                }
-                Token::Alternates(branches) => {
-                    Hir::alternation(branches.iter().map(|branch| sequence_hir(branch, captures)).collect())
-                }
-                Token::Capture(id) => captures[id.index()].hir.clone(),
-            })
-            .collect(),
-    )
-}
-
-/// A name cut into characters; a byte outside valid UTF-8 stands above the Unicode range.
-struct Chars<'a> {
-    bytes: &'a [u8],
-    codes: Vec<u32>,
-    starts: Vec<usize>,
-}
-
-const INVALID: u32 = 0x11_0000;
-
-impl<'a> Chars<'a> {
-    fn of(bytes: &'a [u8]) -> Self {
-        let (mut codes, mut starts, mut at) = (Vec::with_capacity(bytes.len()), Vec::with_capacity(bytes.len() + 1), 0);
-        for chunk in bytes.utf8_chunks() {
-            for c in chunk.valid().chars() {
-                codes.push(u32::from(c));
-                starts.push(at);
-                at += c.len_utf8();
-            }
-            for byte in chunk.invalid() {
-                codes.push(INVALID + u32::from(*byte));
-                starts.push(at);
-                at += 1;
-            }
+    let (mut parts, mut literal) = (Vec::new(), String::new());
+    for token in tokens {
+        if let Token::Literal(c) = token {
+            literal.push(*c);
+            continue;
         }
-        starts.push(at);
-        Self { bytes, codes, starts }
+        if !literal.is_empty() {
+            parts.push(Hir::literal(std::mem::take(&mut literal).into_bytes()));
+        }
+        parts.push(token_hir(token, captures));
     }
+    parts.push(Hir::literal(literal.into_bytes()));
+    Hir::concat(parts)
+}
 
-    fn len(&self) -> usize {
-        self.codes.len()
+fn token_hir(token: &Token, captures: &[Capture]) -> Hir {
+    match token {
+        Token::Literal(c) => Hir::literal(c.to_string().into_bytes()),
+        Token::Any => Hir::class(Class::Unicode(unicode_class(&[('\0', char::MAX)]))),
+        Token::Star => Hir::repetition(Repetition {
+            min: 0,
+            max: None,
+            greedy: true,
+            sub: Box::new(Hir::class(Class::Bytes(ClassBytes::new([ClassBytesRange::new(0, 255)])))),
+        }),
+        Token::Class { negated, ranges } => {
+            let mut class = unicode_class(ranges);
+            if *negated {
+                class.negate();
+            }
+            Hir::class(Class::Unicode(class))
+        }
+        Token::Alternates(branches) => {
+            Hir::alternation(branches.iter().map(|branch| sequence_hir(branch, captures)).collect())
+        }
+        Token::Capture(id) => captures[id.index()].hir().clone(),
     }
+}
 
-    fn slice(&self, from: usize, to: usize) -> &'a [u8] {
-        &self.bytes[self.starts[from]..self.starts[to]]
-    }
+/// What tokens take as a part of an automaton, in bytes; a rough estimate from below.
+fn sequence_bytes(tokens: &[Token], captures: &[Capture]) -> usize {
+    let of = |token: &Token| match token {
+        Token::Literal(_) => 24,
+        Token::Star => 64,
+        Token::Any => 256,
+        Token::Class { ranges, .. } => 64 + 16 * ranges.len(),
+        Token::Alternates(branches) => {
+            branches.iter().map(|branch| 16 + sequence_bytes(branch, captures)).fold(64, usize::saturating_add)
+        }
+        Token::Capture(id) => captures[id.index()].bytes(),
+    };
+    tokens.iter().map(of).fold(0, usize::saturating_add)
 }
 
 fn class_holds(negated: bool, ranges: &[(char, char)], code: u32) -> bool {
@@ -417,7 +411,7 @@ fn one_holds(token: &Token, code: u32) -> bool {
 }
 
 /// From the places reached so far to those reached behind `tokens`.
-fn advance(tokens: &[Token], name: &Chars<'_>, mut reached: Vec<bool>, captures: &[Capture]) -> Vec<bool> {
+fn advance(tokens: &[Token], spans: &mut Spans<'_>, mut reached: Vec<bool>) -> Vec<bool> {
     for token in tokens {
         match token {
             Token::Star => {
@@ -428,7 +422,7 @@ fn advance(tokens: &[Token], name: &Chars<'_>, mut reached: Vec<bool>, captures:
             Token::Alternates(branches) => {
                 let mut union = vec![false; reached.len()];
                 for branch in branches {
-                    let places = advance(branch, name, reached.clone(), captures);
+                    let places = advance(branch, spans, reached.clone());
                     union.iter_mut().zip(places).for_each(|(place, more)| *place |= more);
                 }
                 reached = union;
@@ -436,15 +430,13 @@ fn advance(tokens: &[Token], name: &Chars<'_>, mut reached: Vec<bool>, captures:
             Token::Capture(id) => {
                 let mut next = vec![false; reached.len()];
                 for from in (0..reached.len()).filter(|from| reached[*from]) {
-                    for (to, place) in next.iter_mut().enumerate().skip(from) {
-                        *place |= captures[id.index()].regex.is_match(name.slice(from, to));
-                    }
+                    spans.ends(*id, from).iter().for_each(|to| next[to] = true);
                 }
                 reached = next;
             }
             one => {
-                for at in (0..name.len()).rev() {
-                    reached[at + 1] = reached[at] && one_holds(one, name.codes[at]);
+                for at in (0..spans.name.len()).rev() {
+                    reached[at + 1] = reached[at] && one_holds(one, spans.name.code(at));
                 }
                 reached[0] = false;
             }
@@ -453,66 +445,122 @@ fn advance(tokens: &[Token], name: &Chars<'_>, mut reached: Vec<bool>, captures:
     reached
 }
 
-/// What is still to match: these tokens, then those behind the enclosing alternates.
-struct Rest<'a> {
-    tokens: &'a [Token],
-    next: Option<&'a Rest<'a>>,
+/// A glob unfolded for the search of [`Ways`], which goes from step to step.
+enum Step<'a> {
+    One(&'a Token),
+    Star,
+    Capture(CaptureId),
+    /// On at any of these.
+    Split(Vec<usize>),
+    /// On here.
+    Jump(usize),
+    /// The end of the name must be reached.
+    End,
 }
 
-struct Ways<'a> {
-    name: &'a Chars<'a>,
-    captures: &'a [Capture],
-    steps: u32,
-    found: Vec<Mapping>,
-}
-
-impl Ways<'_> {
-    fn go(&mut self, rest: &Rest<'_>, at: usize, values: &Mapping) -> Result<(), TooManyWays> {
-        self.steps += 1;
-        if self.steps > CAPTURE_STEPS {
-            return Err(TooManyWays);
-        }
-        let Some((token, tokens)) = rest.tokens.split_first() else {
-            match rest.next {
-                Some(next) => return self.go(next, at, values),
-                None if at == self.name.len() => self.found.push(values.clone()),
-                None => {}
-            }
-            return Ok(());
-        };
-        let behind = Rest { tokens, next: rest.next };
+fn unfold<'a>(tokens: &'a [Token], into: &mut Vec<Step<'a>>) {
+    for token in tokens {
         match token {
-            Token::Star if tokens.is_empty() && rest.next.is_none() => self.found.push(values.clone()),
-            Token::Star => {
-                for to in at..=self.name.len() {
-                    self.go(&behind, to, values)?;
-                }
-            }
+            Token::Star => into.push(Step::Star),
+            Token::Capture(id) => into.push(Step::Capture(*id)),
             Token::Alternates(branches) => {
+                let split = into.len();
+                into.push(Step::End);
+                let (mut starts, mut jumps) = (Vec::with_capacity(branches.len()), Vec::new());
                 for branch in branches {
-                    self.go(&Rest { tokens: branch, next: Some(&behind) }, at, values)?;
+                    starts.push(into.len());
+                    unfold(branch, into);
+                    jumps.push(into.len());
+                    into.push(Step::End);
                 }
+                let behind = into.len();
+                jumps.into_iter().for_each(|jump| into[jump] = Step::Jump(behind));
+                into[split] = Step::Split(starts);
             }
-            Token::Capture(id) => {
-                for to in at..=self.name.len() {
-                    self.steps += 1;
-                    let value = self.name.slice(at, to);
-                    match values.get(*id) {
-                        Some(set) if set != value => {}
-                        Some(_) => self.go(&behind, to, values)?,
-                        None if self.captures[id.index()].regex.is_match(value) => {
-                            self.go(&behind, to, &values.with(*id, value))?;
-                        }
-                        None => {}
+            one => into.push(Step::One(one)),
+        }
+    }
+}
+
+/// A place in the program, one in the name, and a number for the values captured so far.
+type Point = (usize, usize, usize);
+
+/// The search for all ways in which a name matches; no point is visited twice.
+#[derive(Default)]
+struct Ways {
+    open: Vec<Point>,
+    seen: FxHashSet<Point>,
+    mappings: Vec<Mapping>,
+    numbers: FxHashMap<Mapping, usize>,
+}
+
+impl Ways {
+    fn of(program: &[Step<'_>], spans: &mut Spans<'_>) -> Result<Vec<Mapping>, TooManyWays> {
+        let (mut ways, mut found, mut steps) = (Ways::default(), FxHashSet::default(), 0u32);
+        let none = ways.number(Mapping::default());
+        ways.visit((0, 0, none));
+        while let Some((mut pc, mut at, values)) = ways.open.pop() {
+            loop {
+                steps += 1;
+                if steps > CAPTURE_STEPS || found.len() > MAX_MAPPINGS {
+                    return Err(TooManyWays);
+                }
+                match &program[pc] {
+                    Step::One(token) if at < spans.name.len() && one_holds(token, spans.name.code(at)) => {
+                        (pc, at) = (pc + 1, at + 1);
+                        continue;
                     }
+                    Step::One(_) => {}
+                    Step::Star if matches!(program[pc + 1], Step::End) => drop(found.insert(values)),
+                    Step::Star => {
+                        ways.visit((pc + 1, at, values));
+                        if at < spans.name.len() {
+                            ways.visit((pc, at + 1, values));
+                        }
+                    }
+                    Step::Jump(to) => {
+                        ways.visit((*to, at, values));
+                    }
+                    Step::Split(starts) => starts.iter().for_each(|start| ways.visit((*start, at, values))),
+                    Step::Capture(id) => match ways.mappings[values].get(*id) {
+                        Some(set) => {
+                            if let Some(to) = spans.name.behind(at, set) {
+                                ways.visit((pc + 1, to, values));
+                            }
+                        }
+                        None => {
+                            let name = spans.name;
+                            for to in spans.ends(*id, at).iter() {
+                                steps += 1;
+                                let longer = ways.mappings[values].with(*id, name.slice(at, to));
+                                let longer = ways.number(longer);
+                                ways.visit((pc + 1, to, longer));
+                            }
+                        }
+                    },
+                    Step::End if at == spans.name.len() => drop(found.insert(values)),
+                    Step::End => {}
                 }
-            }
-            one => {
-                if at < self.name.len() && one_holds(one, self.name.codes[at]) {
-                    self.go(&behind, at + 1, values)?;
-                }
+                break;
             }
         }
-        Ok(())
+        let mut found: Vec<Mapping> =
+            found.into_iter().map(|number| std::mem::take(&mut ways.mappings[number])).collect();
+        found.sort_unstable();
+        Ok(found)
+    }
+
+    fn visit(&mut self, point: Point) {
+        if self.seen.insert(point) {
+            self.open.push(point);
+        }
+    }
+
+    fn number(&mut self, mapping: Mapping) -> usize {
+        let next = self.mappings.len();
+        *self.numbers.entry(mapping).or_insert_with_key(|mapping| {
+            self.mappings.push(mapping.clone());
+            next
+        })
     }
 }

@@ -24,6 +24,7 @@ use super::{MAX_FILE_BYTES, Pattern, PatternError};
 pub use json::to_json;
 use node::{Budget, Node, SyntaxError};
 use read::{Named, Reader};
+pub(crate) use scalar::clip;
 
 /// The notation of a pattern file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

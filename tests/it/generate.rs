@@ -486,7 +486,7 @@ impl Maker<'_> {
         match char {
             None => negated,
             Some('a'..='z') => self.choices.of(&["[a-z]", "[a-z_]", "[!A-Z]", "[]a-z-]"]).to_owned(),
-            Some('0'..='9') => self.choices.of(&["[0-9]", "[!a-z]", "[-0-9]", "[0-35-91-4]"]).to_owned(),
+            Some('0'..='9') => self.choices.of(&["[0-9]", "[!a-z]", "[-0-9]", "[0-35-91-4]", "[0-1-9]"]).to_owned(),
             Some('!' | '^') => negated,
             Some(char) => self.choices.of(&[format!("[{char}]"), format!("[{char}a]"), negated]),
         }

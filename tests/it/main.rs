@@ -1,5 +1,7 @@
 //! All integration tests, one binary.
 
+mod bombs;
+mod check;
 mod differential;
 mod faults;
 mod generate;

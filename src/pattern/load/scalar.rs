@@ -20,7 +20,7 @@ const SIZE_EXAMPLES: &str = "write \">0\", \"<10MiB\", \">=4KiB\" or \"=512\"";
 const HEX_EXAMPLE: &str = "write \"hex:89504e47\"";
 
 /// A text for a message: not too long, and without control characters.
-pub(super) fn clip(text: &str) -> String {
+pub(crate) fn clip(text: &str) -> String {
     let mut clipped = String::new();
     for (count, char) in text.chars().enumerate() {
         if count == CLIP_CHARS {
