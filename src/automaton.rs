@@ -117,6 +117,8 @@ pub struct State {
     pub closed: bool,
     /// It counts files for a clause further up; it holds if there is one.
     pub counts: bool,
+    /// It stands for a directory of a path glob, and what is shown below agrees with the captures of its name.
+    pub path: bool,
 }
 
 /// What a directory's content must be.

@@ -11,7 +11,7 @@ use crate::matcher::bits::Bits;
 use crate::matcher::mapping::Mapping;
 use crate::matcher::names::GlobId;
 use crate::matcher::{Files, Offer, Own, Summary};
-use crate::reader::{LINK_BUDGET, Reader, Way};
+use crate::reader::{LINK_BUDGET, Reader, Reading, Way};
 use crate::source::{Handle, RawKind};
 
 /// What is shown of a directory.
@@ -26,7 +26,7 @@ pub enum Content {
 /// How symbolic links inside a match are shown.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum)]
 pub enum Symlinks {
-    /// As what they lead to; those that dangle, and those that lead back above themselves, as links
+    /// As what they lead to; those that dangle, and those to a directory on the way to them, as links
     #[default]
     Follow,
     /// As links whose text leads to the same place
@@ -64,11 +64,12 @@ pub struct Directory<'a> {
     pub handle: &'a Handle,
     /// The path below the source.
     pub path: &'a [u8],
-    /// The open directories above it in the match, the nearest first; asked only where links are met.
-    pub above: &'a dyn Fn() -> Vec<std::sync::Arc<Handle>>,
+    /// True if a directory of this device and inode is on the way to it from the source's root; asked only where links
+    /// are met.
+    pub is_below: &'a dyn Fn((u64, u64)) -> bool,
 }
 
-/// All entries that `content` shows in a directory.
+/// All entries that `content` shows in a directory; none in one that is not entered.
 ///
 /// # Errors
 /// If it cannot be read.
@@ -79,16 +80,14 @@ pub fn expand(
     symlinks: Symlinks,
     scratch: &mut Scratch,
 ) -> io::Result<Vec<(Box<[u8]>, Shown)>> {
+    if !directory.path.is_empty() && reader.closes(directory.path, directory.own.name) {
+        return Ok(Vec::new());
+    }
     let entries = read(reader, directory, matches!(content, Content::States(_)), scratch)?;
-    let linked = entries.iter().any(|entry| entry.raw == RawKind::Link);
-    let above = if linked { (directory.above)() } else { Vec::new() };
-    let handles: Vec<&Handle> = above.iter().map(|handle| &**handle).collect();
-    crate::reader::with_way(&handles, None, |above| {
-        let way = Way::to(directory.handle, above);
-        match content {
-            Content::Whole => Ok(whole(reader, &way, directory, entries, symlinks)),
-            Content::States(states) => Ok(described(reader, &way, directory, entries, states, symlinks, scratch)),
-        }
+    let way = Way::new(directory.handle, directory.is_below);
+    Ok(match content {
+        Content::Whole => whole(reader, &way, directory, entries, symlinks),
+        Content::States(states) => described(reader, &way, directory, entries, states, symlinks, scratch),
     })
 }
 
@@ -191,26 +190,18 @@ fn described(
     let mut wanted = Bits::new(automaton.states.len());
     states.iter().for_each(|(state, _)| wanted.insert(state.index()));
     let mut summaries: Vec<Option<Summary>> = vec![None; children.len()];
-    let (mut path, mut budget) = (directory.path.to_vec(), LINK_BUDGET);
-    let kids = reader.kids(
-        way,
-        &directory.own,
-        &listed,
-        &wanted,
-        &mut path,
-        false,
-        &mut budget,
-        scratch,
-        &mut |at, summary| summaries[at] = Some(summary.clone()),
-    );
+    let mut reading = Reading { path: directory.path.to_vec(), through_link: false, budget: LINK_BUDGET, scratch };
+    let kids = reader.kids(way, &directory.own, &listed, &wanted, &mut reading, &mut |at, summary| {
+        summaries[at] = Some(summary.clone());
+    });
     let probe = |name: &[u8], test| reader.probe(directory.handle, directory.path, name, test);
     let offer = Offer { own: &directory.own, files: &listed.files, kids: &kids, probe: &probe, unread: false };
 
     let rules: Vec<(Mapping, Vec<&Atom>)> = states
         .iter()
-        .map(|(state, given)| {
-            let captures = automaton.enter(*state, given, &offer).unwrap_or_else(|| given.clone());
-            let atoms = automaton.shown_atoms(*state, &captures, &offer);
+        .flat_map(|(state, given)| automaton.entered(*state, given, &offer).into_iter().map(|ways| (*state, ways)))
+        .map(|(state, captures)| {
+            let atoms = automaton.shown_atoms(state, &captures, &offer);
             (captures, atoms)
         })
         .collect();

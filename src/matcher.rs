@@ -28,6 +28,9 @@ pub struct Own<'a> {
     pub above: &'a Bits,
 }
 
+/// A file's name with the globs that it matches.
+pub type Detailed = (Box<[u8]>, SmallVec<[GlobId; 4]>);
+
 /// The files of a directory, as far as patterns ask for them.
 #[derive(Clone, Debug, Default)]
 pub struct Files {
@@ -35,8 +38,8 @@ pub struct Files {
     pub present: Bits,
     /// True if there is any file.
     pub any: bool,
-    /// Files whose names matter one by one, with the globs that they match.
-    pub detailed: Vec<(Box<[u8]>, SmallVec<[GlobId; 4]>)>,
+    /// Files whose names matter one by one.
+    pub detailed: Vec<Detailed>,
 }
 
 impl Files {
@@ -66,9 +69,12 @@ impl Files {
 pub enum Value {
     /// The mappings under which the state holds.
     Set(Vec<Mapping>),
-    /// Files to be counted: the mappings of one file, and how many files have these.
-    Bag(Vec<(SmallVec<[Mapping; 1]>, u32)>),
+    /// Files to be counted.
+    Bag(Bag),
 }
+
+/// The mappings of one file, and how many files have these.
+pub type Bag = Vec<(SmallVec<[Mapping; 1]>, u32)>;
 
 /// The states of one directory.
 #[derive(Clone, Debug, Default)]
@@ -79,6 +85,8 @@ pub struct Summary {
     pub may: Bits,
     /// Values of those states that have one.
     pub values: Vec<(StateId, Value)>,
+    /// For states that may hold and can have values: what may be added to these.
+    pub maybe: Vec<(StateId, Value)>,
 }
 
 /// The states of all child directories of one directory, together.
@@ -89,51 +97,55 @@ pub struct Kids {
     /// States that some child may be in.
     pub may: Bits,
     values: FxHashMap<StateId, Value>,
+    maybe: FxHashMap<StateId, Value>,
 }
 
 impl Kids {
     /// No children yet.
     pub fn new(automaton: &Automaton) -> Self {
         let states = automaton.states.len();
-        Self { yes: Bits::new(states), may: Bits::new(states), values: FxHashMap::default() }
+        Self { yes: Bits::new(states), may: Bits::new(states), ..Self::default() }
     }
 
     /// Adds a child.
     pub fn merge(&mut self, child: Summary) {
         self.yes.extend(&child.yes);
         self.may.extend(&child.may);
-        for (state, value) in child.values {
-            match (self.values.get_mut(&state), value) {
-                (None, value) => {
-                    self.values.insert(state, value);
-                }
-                (Some(Value::Set(all)), Value::Set(more)) => {
-                    all.extend(more);
-                    // Doubles are removed now and then, so that equal children take no memory.
-                    if all.len().is_power_of_two() {
-                        *all = distinct(std::mem::take(all));
-                    }
-                }
-                (Some(Value::Bag(all)), Value::Bag(more)) => {
-                    for (mappings, count) in more {
-                        match all.first_mut() {
-                            // Without captures all files are alike.
-                            Some((known, sum)) if *known == mappings => *sum = sum.saturating_add(count),
-                            _ => all.push((mappings, count)),
-                        }
-                        if all.len().is_power_of_two() {
-                            add_up(all);
-                        }
-                    }
-                }
-                (Some(_), _) => {}
+        child.values.into_iter().for_each(|(state, value)| merge(&mut self.values, state, value));
+        child.maybe.into_iter().for_each(|(state, value)| merge(&mut self.maybe, state, value));
+    }
+}
+
+fn merge(values: &mut FxHashMap<StateId, Value>, state: StateId, value: Value) {
+    match (values.get_mut(&state), value) {
+        (None, value) => {
+            values.insert(state, value);
+        }
+        (Some(Value::Set(all)), Value::Set(more)) => {
+            all.extend(more);
+            // Doubles are removed now and then, so that equal children take no memory.
+            if all.len().is_power_of_two() {
+                *all = distinct(std::mem::take(all));
             }
         }
+        (Some(Value::Bag(all)), Value::Bag(more)) => {
+            for (mappings, count) in more {
+                match all.first_mut() {
+                    // Without captures all files are alike.
+                    Some((known, sum)) if *known == mappings => *sum = sum.saturating_add(count),
+                    _ => all.push((mappings, count)),
+                }
+                if all.len().is_power_of_two() {
+                    add_up(all);
+                }
+            }
+        }
+        (Some(_), _) => {}
     }
 }
 
 /// Makes one of equal items.
-fn add_up(files: &mut Vec<(SmallVec<[Mapping; 1]>, u32)>) {
+fn add_up(files: &mut Bag) {
     files.sort_unstable_by(|(a, _), (b, _)| a.cmp(b));
     files.dedup_by(|(later, more), (kept, sum)| {
         let equal = later == kept;
@@ -172,7 +184,7 @@ impl Verdict {
     /// A directory in no state.
     pub fn empty(automaton: &Automaton) -> Self {
         let states = automaton.states.len();
-        let summary = Summary { yes: Bits::new(states), may: Bits::new(states), values: Vec::new() };
+        let summary = Summary { yes: Bits::new(states), may: Bits::new(states), ..Summary::default() };
         Self { summary, ..Self::default() }
     }
 }
@@ -212,33 +224,87 @@ enum Ways {
     Set(Vec<Mapping>),
 }
 
-/// The ways that are certain, and whether there may be more.
-#[derive(Clone, Debug, PartialEq)]
-struct Answer {
-    ways: Ways,
-    may: bool,
-}
-
-const NO: Answer = Answer { ways: Ways::No, may: false };
-const YES: Answer = Answer { ways: Ways::Yes, may: false };
-
-impl Answer {
-    fn of(mappings: Vec<Mapping>, may: bool) -> Answer {
+impl Ways {
+    fn of(mappings: Vec<Mapping>) -> Ways {
         let mappings = distinct(mappings);
-        let ways = match mappings.as_slice() {
+        match mappings.as_slice() {
             [] => Ways::No,
             [one] if one.is_empty() => Ways::Yes,
             _ => Ways::Set(mappings),
-        };
-        Answer { ways, may }
+        }
     }
 
     fn holds_with(&self, given: &Mapping) -> bool {
-        match &self.ways {
+        match self {
             Ways::No => false,
             Ways::Yes => true,
             Ways::Set(set) => set.iter().any(|mapping| mapping.agrees(given)),
         }
+    }
+
+    fn into_mappings(self) -> Vec<Mapping> {
+        match self {
+            Ways::No => Vec::new(),
+            Ways::Yes => vec![Mapping::default()],
+            Ways::Set(set) => set,
+        }
+    }
+
+    fn filter(self, keep: impl Fn(&Mapping) -> bool) -> Ways {
+        match self {
+            Ways::Yes if !keep(&Mapping::default()) => Ways::No,
+            Ways::Set(mut set) => {
+                set.retain(keep);
+                Ways::of(set)
+            }
+            ways => ways,
+        }
+    }
+
+    fn or(self, other: Ways) -> Ways {
+        match (self, other) {
+            (ways, Ways::No) | (Ways::No, ways) => ways,
+            (ours, theirs) => Ways::of([ours.into_mappings(), theirs.into_mappings()].concat()),
+        }
+    }
+
+    fn and(self, other: Ways) -> Result<Ways, TooMany> {
+        Ok(match (self, other) {
+            (Ways::No, _) | (_, Ways::No) => Ways::No,
+            (Ways::Yes, ways) | (ways, Ways::Yes) => ways,
+            (Ways::Set(ours), Ways::Set(theirs)) => Ways::of(join(&ours, &theirs)?),
+        })
+    }
+}
+
+/// The ways that are certain, and those that there may be: in these, a capture that is not set stands for any value.
+#[derive(Clone, Debug, PartialEq)]
+struct Answer {
+    ways: Ways,
+    may: Ways,
+}
+
+const NO: Answer = Answer { ways: Ways::No, may: Ways::No };
+const YES: Answer = Answer { ways: Ways::Yes, may: Ways::No };
+const UNKNOWN: Answer = Answer { ways: Ways::No, may: Ways::Yes };
+
+impl Answer {
+    fn and(self, other: Answer) -> Result<Answer, TooMany> {
+        let may = match (&self.may, &other.may) {
+            (Ways::No, Ways::No) => Ways::No,
+            _ => self.ways.clone().or(self.may).and(other.ways.clone().or(other.may))?,
+        };
+        Ok(Answer { ways: self.ways.and(other.ways)?, may })
+    }
+
+    fn without(self, rejected: &Answer) -> Answer {
+        let left = |ways: Ways| ways.filter(|mapping| !rejected.ways.holds_with(mapping));
+        let (ways, may) = (left(self.ways), left(self.may));
+        if rejected.may == Ways::No {
+            return Answer { ways, may };
+        }
+        let may = may.or(ways.clone().filter(|mapping| rejected.may.holds_with(mapping)));
+        Answer { ways: ways.filter(|mapping| !rejected.may.holds_with(mapping)), may }
     }
 }
 
@@ -295,27 +361,22 @@ impl Automaton {
         if let Expr::Sum(of) = &state.body {
             return self.sum(id, of, offer, verdict);
         }
-        let Ok(answer) = self.answer(&state.body, offer) else {
+        let answer = self.answer(&state.body, offer).unwrap_or_else(|TooMany| {
             verdict.given_up.push(id);
-            verdict.summary.may.insert(id.index());
-            return;
-        };
-        if answer.may {
-            verdict.summary.may.insert(id.index());
-        }
-        match answer.ways {
-            Ways::No => return,
-            Ways::Set(set) if !state.closed => {
-                let kept = distinct(set.into_iter().map(|mapping| mapping.without(&state.declares)).collect());
-                verdict.summary.values.push((id, Value::Set(kept)));
+            UNKNOWN
+        });
+        let Summary { yes, may, values, maybe } = &mut verdict.summary;
+        for (ways, holds, values) in [(answer.ways, yes, values), (answer.may, may, maybe)] {
+            if ways == Ways::No {
+                continue;
             }
+            holds.insert(id.index());
             // A state that can have values has one, so that values of several children unite.
-            Ways::Yes if !state.closed => {
-                verdict.summary.values.push((id, Value::Set(vec![Mapping::default()])));
+            if !state.closed {
+                let kept = ways.into_mappings().into_iter().map(|mapping| mapping.without(&state.declares));
+                values.push((id, Value::Set(distinct(kept.collect()))));
             }
-            Ways::Yes | Ways::Set(_) => {}
         }
-        verdict.summary.yes.insert(id.index());
     }
 
     /// A counting state passes up the files that it stands for.
@@ -324,23 +385,25 @@ impl Automaton {
             let state = self.state(id);
             if let Some(glob) = state.name.filter(|glob| !self.names.glob(*glob).captures().is_empty()) {
                 let own = self.mappings(glob, offer.own.name)?;
-                for (mappings, _) in &mut items.files {
-                    *mappings = SmallVec::from_vec(join(mappings, &own)?);
+                for list in [&mut items.files, &mut items.unknown] {
+                    for (mappings, _) in list.iter_mut() {
+                        *mappings = SmallVec::from_vec(join(mappings, &own)?);
+                    }
+                    list.retain(|(mappings, _)| !mappings.is_empty());
                 }
             }
             Ok(items)
         });
-        let Ok(items) = counted else {
+        let items = counted.unwrap_or_else(|TooMany| {
             verdict.given_up.push(id);
-            verdict.summary.may.insert(id.index());
-            return;
-        };
-        if items.unknown > 0 {
-            verdict.summary.may.insert(id.index());
-        }
-        if !items.files.is_empty() {
-            verdict.summary.yes.insert(id.index());
-            verdict.summary.values.push((id, Value::Bag(items.files)));
+            Items { files: Bag::new(), unknown: unread_files() }
+        });
+        let Summary { yes, may, values, maybe } = &mut verdict.summary;
+        for (files, holds, values) in [(items.files, yes, values), (items.unknown, may, maybe)] {
+            if !files.is_empty() {
+                holds.insert(id.index());
+                values.push((id, Value::Bag(files)));
+            }
         }
     }
 
@@ -356,27 +419,42 @@ impl Automaton {
         }
     }
 
-    /// The values that captures take in a directory in `state`, given those of the directory above: the smallest
-    /// mapping that agrees, then what optional and recommended parts add. `None` if the state does not hold so.
+    /// The values that captures have in a directory in `state`, given those of the directory above. Those that the
+    /// state declares take them from the smallest mapping that agrees, then from what optional and recommended parts
+    /// add. `None` if the state does not hold so.
     pub fn enter(&self, state: StateId, given: &Mapping, offer: &Offer<'_>) -> Option<Mapping> {
         let state = self.state(state);
         let Expr::All(parts) = &state.body else { return Some(given.clone()) };
-        if self.names.captures().is_empty() {
-            return Some(Mapping::default());
+        if state.declares.is_empty() {
+            return Some(given.clone());
         }
-        let mut entered = match self.answer(&state.body, offer).ok()?.ways {
-            Ways::No => return None,
-            Ways::Yes => given.clone(),
-            Ways::Set(set) => given.union(set.iter().find(|mapping| mapping.agrees(given))?),
+        let mut entered = given.clone();
+        let mut add = |ways: &Ways| {
+            let Ways::Set(set) = ways else { return *ways == Ways::Yes };
+            let Some(mapping) = set.iter().find(|mapping| mapping.agrees(&entered)) else { return false };
+            entered = entered.union(&mapping.only(&state.declares));
+            true
         };
+        if !add(&self.answer(&state.body, offer).ok()?.ways) {
+            return None;
+        }
         for part in parts.iter().filter(|part| matches!(part.role, Role::Optional | Role::Recommended)) {
-            if let Ok(Answer { ways: Ways::Set(set), .. }) = self.answer(&part.expr, offer)
-                && let Some(more) = set.iter().find(|mapping| mapping.agrees(&entered))
-            {
-                entered = entered.union(more);
+            if let Ok(answer) = self.answer(&part.expr, offer) {
+                add(&answer.ways);
             }
         }
         Some(entered)
+    }
+
+    /// The values with which the view shows a directory in `state`: those of [`Automaton::enter`], or on the way of a
+    /// path glob one for each way in which its name matches.
+    pub fn entered(&self, state: StateId, given: &Mapping, offer: &Offer<'_>) -> SmallVec<[Mapping; 1]> {
+        if let State { path: true, name: Some(glob), .. } = self.state(state)
+            && let Ok(ways) = self.mappings(*glob, offer.own.name)
+        {
+            return ways.iter().filter(|way| way.agrees(given)).map(|way| given.union(way)).collect();
+        }
+        SmallVec::from_elem(self.enter(state, given, offer).unwrap_or_else(|| given.clone()), 1)
     }
 
     fn missing(&self, state: StateId, captures: &Mapping, offer: &Offer<'_>) -> Vec<String> {
@@ -384,7 +462,8 @@ impl Automaton {
         let recommended = parts.iter().filter(|part| part.role == Role::Recommended);
         recommended
             .filter(|part| {
-                self.answer(&part.expr, offer).is_ok_and(|answer| !answer.may && !answer.holds_with(captures))
+                let holds = |answer: Answer| answer.ways.holds_with(captures) || answer.may.holds_with(captures);
+                self.answer(&part.expr, offer).is_ok_and(|answer| !holds(answer))
             })
             .filter_map(|part| part.label.clone())
             .collect()
@@ -406,7 +485,7 @@ impl Automaton {
                 .for_each(|part| self.collect_shown(&part.expr, captures, offer, into)),
             Expr::Any(list) => list
                 .iter()
-                .filter(|expr| self.answer(expr, offer).is_ok_and(|answer| answer.holds_with(captures)))
+                .filter(|expr| self.answer(expr, offer).is_ok_and(|answer| answer.ways.holds_with(captures)))
                 .for_each(|expr| self.collect_shown(expr, captures, offer, into)),
             Expr::Count { of, .. } | Expr::Sum(of) => into.extend(of),
             Expr::Name(_) => {}
@@ -444,7 +523,7 @@ impl Automaton {
             Expr::Any(list) => self.any(list, offer),
             Expr::Name(glob) if !offer.own.globs.contains(glob.index()) => Ok(NO),
             Expr::Name(glob) if self.names.glob(*glob).captures().is_empty() => Ok(YES),
-            Expr::Name(glob) => Ok(Answer::of(self.mappings(*glob, offer.own.name)?, false)),
+            Expr::Name(glob) => Ok(Answer { ways: Ways::of(self.mappings(*glob, offer.own.name)?), may: Ways::No }),
             Expr::Count { of, min, max } => self.count(of, *min, *max, offer),
             Expr::Sum(of) => self.count(of, 1, None, offer),
         }
@@ -458,57 +537,30 @@ impl Automaton {
                 Role::Optional | Role::Recommended => break,
                 Role::Forbidden => match self.answer(&part.expr, offer)? {
                     Answer { ways: Ways::Yes, .. } => return Ok(NO),
-                    Answer { ways: Ways::No, may: false } => {}
+                    NO => {}
                     some => rejections.push(some),
                 },
                 Role::Required => {
-                    let answer = self.answer(&part.expr, offer)?;
-                    whole = match (whole.ways, answer.ways) {
-                        (_, Ways::No) if !answer.may => return Ok(NO),
-                        (Ways::No, _) | (_, Ways::No) => Answer { ways: Ways::No, may: true },
-                        (Ways::Yes, ways) | (ways, Ways::Yes) => Answer { ways, may: whole.may || answer.may },
-                        (Ways::Set(ours), Ways::Set(theirs)) => {
-                            Answer::of(join(&ours, &theirs)?, whole.may || answer.may)
-                        }
-                    };
+                    whole = whole.and(self.answer(&part.expr, offer)?)?;
                     if whole == NO {
                         return Ok(NO);
                     }
                 }
             }
         }
-        for rejection in rejections {
-            if let Ways::Set(rejected) = &rejection.ways {
-                whole = match whole.ways {
-                    Ways::No => whole,
-                    // The empty mapping agrees with every other.
-                    Ways::Yes => Answer { ways: Ways::No, may: whole.may },
-                    Ways::Set(mut set) => {
-                        set.retain(|mapping| !rejected.iter().any(|other| other.agrees(mapping)));
-                        Answer::of(set, whole.may)
-                    }
-                };
-            }
-            if rejection.may && whole != NO {
-                whole = Answer { ways: Ways::No, may: true };
-            }
-        }
-        Ok(whole)
+        Ok(rejections.iter().fold(whole, Answer::without))
     }
 
     fn any(&self, list: &[Expr], offer: &Offer<'_>) -> Result<Answer, TooMany> {
-        let (mut union, mut may) = (Vec::new(), false);
+        let mut union = NO;
         for expr in list {
             let answer = self.answer(expr, offer)?;
-            may |= answer.may;
-            match answer.ways {
-                Ways::No => {}
-                Ways::Yes if self.names.captures().is_empty() => return Ok(YES),
-                Ways::Yes => union.push(Mapping::default()),
-                Ways::Set(set) => union.extend(set),
+            if answer.ways == Ways::Yes && self.names.captures().is_empty() {
+                return Ok(YES);
             }
+            union = Answer { ways: union.ways.or(answer.ways), may: union.may.or(answer.may) };
         }
-        Ok(Answer::of(union, may))
+        Ok(union)
     }
 
     fn count(&self, of: &[Atom], min: u32, max: Option<u32>, offer: &Offer<'_>) -> Result<Answer, TooMany> {
@@ -517,40 +569,57 @@ impl Automaton {
         {
             return Ok(answer);
         }
-        let items = self.items(of, offer)?;
-        let within = |sure: u32| (sure >= min, max.is_none_or(|max| sure.saturating_add(items.unknown) <= max));
-        let possible = |sure: u32| sure.saturating_add(items.unknown) >= min && max.is_none_or(|max| sure <= max);
-        let all = items.files.iter().fold(0u32, |sum, (_, count)| sum.saturating_add(*count));
-        if min == 0 || items.files.iter().all(|(ways, _)| ways.iter().all(Mapping::is_empty)) {
-            return Ok(match within(all) {
-                (true, true) => YES,
-                _ => Answer { ways: Ways::No, may: possible(all) },
+        let Items { files, unknown } = self.items(of, offer)?;
+        let max = max.unwrap_or(u32::MAX);
+        let sum = |bag: &Bag, with: &dyn Fn(&Mapping) -> bool| {
+            let agreeing = bag.iter().filter(|(ways, _)| ways.iter().any(with));
+            agreeing.fold(0u32, |sum, (_, count)| sum.saturating_add(*count))
+        };
+        let held = |sure: u32, more: u32| sure >= min && (max == u32::MAX || sure.saturating_add(more) <= max);
+        let possible = |sure: u32, more: u32| sure.saturating_add(more) >= min && sure <= max;
+        let plain = |bag: &Bag| bag.iter().all(|(ways, _)| ways.iter().all(Mapping::is_empty));
+        if min == 0 || (plain(&files) && plain(&unknown)) {
+            let (sure, more) = (sum(&files, &|_| true), sum(&unknown, &|_| true));
+            return Ok(match (held(sure, more), possible(sure, more)) {
+                (true, _) => YES,
+                (false, true) => UNKNOWN,
+                (false, false) => NO,
             });
         }
-        let mut held = Vec::new();
-        let candidates = distinct(items.files.iter().flat_map(|(ways, _)| ways.iter().cloned()).collect());
-        let simple = (min, max) == (1, None);
-        if !simple && candidates.len().saturating_mul(items.files.len()) > 16 * mapping::MAX_MAPPINGS {
+        let candidates = |bag: &Bag| distinct(bag.iter().flat_map(|(ways, _)| ways.iter().cloned()).collect());
+        let (sure, open) = (candidates(&files), candidates(&unknown));
+        let size = (sure.len() + open.len()).saturating_mul(files.len() + unknown.len());
+        let simple = (min, max) == (1, u32::MAX);
+        if sure.len().max(open.len()) > mapping::MAX_MAPPINGS || (!simple && size > 16 * mapping::MAX_MAPPINGS) {
             return Err(TooMany);
         }
-        let mut may = items.unknown > 0;
-        for candidate in candidates {
-            let agreeing = || items.files.iter().filter(|(ways, _)| ways.iter().any(|way| way.agrees(&candidate)));
-            let sure = if simple { 1 } else { agreeing().fold(0u32, |sum, (_, count)| sum.saturating_add(*count)) };
-            match within(sure) {
-                (true, true) => held.push(candidate),
-                _ => may |= possible(sure),
+        if simple {
+            return Ok(Answer { ways: Ways::of(sure), may: Ways::of(open) });
+        }
+        let (mut ways, mut may) = (Vec::new(), Vec::new());
+        for candidate in sure {
+            let agreeing = |bag| sum(bag, &|way| way.agrees(&candidate));
+            match (agreeing(&files), agreeing(&unknown)) {
+                (sure, more) if held(sure, more) => ways.push(candidate),
+                (sure, more) if possible(sure, more) => may.push(candidate),
+                _ => {}
             }
         }
-        if held.len() > mapping::MAX_MAPPINGS {
-            return Err(TooMany);
+        for candidate in open {
+            // Files count against `max` if they agree whatever the values of captures that are not set.
+            let set = |way: &Mapping| way.iter().all(|(id, _)| candidate.get(id).is_some());
+            let agreeing = |bag| sum(bag, &|way| way.agrees(&candidate));
+            let enough = agreeing(&files).saturating_add(agreeing(&unknown)) >= min;
+            if enough && sum(&files, &|way| set(way) && way.agrees(&candidate)) <= max {
+                may.push(candidate);
+            }
         }
-        Ok(Answer::of(held, may))
+        Ok(Answer { ways: Ways::of(ways), may: Ways::of(may) })
     }
 
     /// Whether any of these is there, where presence alone tells: no captures, no tests.
     fn there(&self, of: &[Atom], offer: &Offer<'_>) -> Option<Answer> {
-        let mut answer = Answer { ways: Ways::No, may: offer.unread };
+        let mut may = offer.unread;
         for atom in of {
             match atom {
                 Atom::File(None, tests) if tests.is_empty() => {
@@ -574,22 +643,23 @@ impl Automaton {
                     if offer.kids.yes.contains(child.index()) {
                         return Some(YES);
                     }
-                    answer.may |= offer.kids.may.contains(child.index());
+                    may |= offer.kids.may.contains(child.index());
                 }
             }
         }
-        Some(answer)
+        Some(if may { UNKNOWN } else { NO })
     }
 
     /// The files and children that atoms stand for, each with the mappings that it allows.
     fn items(&self, of: &[Atom], offer: &Offer<'_>) -> Result<Items, TooMany> {
-        let mut items = Items { files: Vec::new(), unknown: if offer.unread { u32::MAX } else { 0 } };
+        let unknown = if offer.unread { unread_files() } else { Bag::new() };
+        let mut items = Items { files: Bag::new(), unknown };
         for atom in of {
             match atom {
                 Atom::File(None, _) => {
                     // Interned as a glob wherever more than presence is asked.
                     if offer.files.any {
-                        items.add(SmallVec::from_elem(Mapping::default(), 1), 1);
+                        add(&mut items.files, any_value(), 1);
                     }
                 }
                 Atom::File(Some(glob), tests) => {
@@ -603,31 +673,25 @@ impl Automaton {
                                 true
                             }
                         });
-                        let ways = if captured {
-                            SmallVec::from_vec(self.mappings(*glob, name)?)
-                        } else {
-                            SmallVec::from_elem(Mapping::default(), 1)
-                        };
-                        match (passed && !ways.is_empty(), sure) {
-                            (false, _) => {}
-                            (true, true) => items.add(ways, 1),
-                            (true, false) => items.unknown = items.unknown.saturating_add(1),
+                        let ways = if captured { SmallVec::from_vec(self.mappings(*glob, name)?) } else { any_value() };
+                        if passed && !ways.is_empty() {
+                            add(if sure { &mut items.files } else { &mut items.unknown }, ways, 1);
                         }
                     }
                 }
                 Atom::Child(child) => {
-                    match offer.kids.values.get(child) {
-                        Some(Value::Set(set)) => {
-                            set.iter().for_each(|way| items.add(SmallVec::from_elem(way.clone(), 1), 1));
+                    let kids = offer.kids;
+                    for (holds, values, into) in
+                        [(&kids.yes, &kids.values, &mut items.files), (&kids.may, &kids.maybe, &mut items.unknown)]
+                    {
+                        match values.get(child) {
+                            Some(Value::Set(set)) => {
+                                set.iter().for_each(|way| add(into, SmallVec::from_elem(way.clone(), 1), 1));
+                            }
+                            Some(Value::Bag(files)) => files.iter().for_each(|(ways, n)| add(into, ways.clone(), *n)),
+                            None if holds.contains(child.index()) => add(into, any_value(), 1),
+                            None => {}
                         }
-                        Some(Value::Bag(files)) => files.iter().for_each(|(ways, n)| items.add(ways.clone(), *n)),
-                        None if offer.kids.yes.contains(child.index()) => {
-                            items.add(SmallVec::from_elem(Mapping::default(), 1), 1);
-                        }
-                        None => {}
-                    }
-                    if offer.kids.may.contains(child.index()) {
-                        items.unknown = u32::MAX;
                     }
                 }
             }
@@ -637,16 +701,23 @@ impl Automaton {
 }
 
 struct Items {
-    files: Vec<(SmallVec<[Mapping; 1]>, u32)>,
-    /// How many more there may be.
-    unknown: u32,
+    files: Bag,
+    /// What there may be besides.
+    unknown: Bag,
 }
 
-impl Items {
-    fn add(&mut self, ways: SmallVec<[Mapping; 1]>, count: u32) {
-        match self.files.last_mut() {
-            Some((last, sum)) if *last == ways => *sum = sum.saturating_add(count),
-            _ => self.files.push((ways, count)),
-        }
+fn any_value() -> SmallVec<[Mapping; 1]> {
+    SmallVec::from_elem(Mapping::default(), 1)
+}
+
+/// Any number of files with any values.
+fn unread_files() -> Bag {
+    vec![(any_value(), u32::MAX)]
+}
+
+fn add(bag: &mut Bag, ways: SmallVec<[Mapping; 1]>, count: u32) {
+    match bag.last_mut() {
+        Some((last, sum)) if *last == ways => *sum = sum.saturating_add(count),
+        _ => bag.push((ways, count)),
     }
 }

@@ -1,8 +1,8 @@
 //! The states of one directory read from the top down, only as deep as the states asked for need.
 //!
 //! The walk uses it for what is behind links, the view for what a match shows. It goes through links as patterns ask;
-//! a state of `**` does not enter a directory that is already on the way, which cuts loops, and a budget bounds farms
-//! of links.
+//! a state of `**` does not follow a link to a directory that is already on the way, which cuts loops, and a budget
+//! bounds farms of links.
 
 use std::cell::Cell;
 use std::ffi::CStr;
@@ -16,6 +16,8 @@ use crate::source::{Handle, Source};
 
 /// The most directories that are read behind one link.
 pub const LINK_BUDGET: u32 = 100_000;
+/// The name that a mount has in itself for what it tells of itself.
+pub const NOT_ENTERED: &[u8] = b".veinfs";
 /// The deepest way below one link or match.
 pub const MAX_WAY: usize = 4096;
 
@@ -34,32 +36,46 @@ pub struct Reader<'a> {
     pub failed: &'a dyn Fn(&[u8], io::Error),
 }
 
-/// Directories on the way, from the one at hand upwards; identities are asked only when a link is met.
+/// Directories on the way, from the one at hand up to the source's root; identities are asked only when a link is met.
 pub struct Way<'a> {
     handle: &'a Handle,
     identity: Cell<Option<(u64, u64)>>,
-    above: Option<&'a Way<'a>>,
+    above: Above<'a>,
     depth: usize,
 }
 
+#[derive(Clone, Copy)]
+enum Above<'a> {
+    Way(&'a Way<'a>),
+    /// Tells whether a directory of this identity is further up.
+    Further(&'a dyn Fn((u64, u64)) -> bool),
+}
+
 impl<'a> Way<'a> {
-    /// A directory below `above`.
-    pub fn to(handle: &'a Handle, above: Option<&'a Way<'a>>) -> Self {
-        Self { handle, identity: Cell::new(None), above, depth: above.map_or(0, |way| way.depth + 1) }
+    /// A directory; `is_below` tells whether it is below one of a given device and inode.
+    pub fn new(handle: &'a Handle, is_below: &'a dyn Fn((u64, u64)) -> bool) -> Self {
+        Self { handle, identity: Cell::new(None), above: Above::Further(is_below), depth: 0 }
+    }
+
+    /// A directory below this one.
+    pub fn down(&'a self, handle: &'a Handle) -> Self {
+        Self { handle, identity: Cell::new(None), above: Above::Way(self), depth: self.depth + 1 }
     }
 
     /// True if a directory of this identity is on the way.
     pub fn holds(&self, source: &dyn Source, wanted: (u64, u64)) -> bool {
-        let mut at = Some(self);
-        while let Some(way) = at {
+        let mut way = self;
+        loop {
             let identity = way.identity.get().or_else(|| source.identity(way.handle).ok());
             way.identity.set(identity);
             if identity == Some(wanted) {
                 return true;
             }
-            at = way.above;
+            way = match way.above {
+                Above::Way(above) => above,
+                Above::Further(is_below) => return is_below(wanted),
+            };
         }
-        false
     }
 }
 
@@ -73,33 +89,42 @@ pub struct Target<'a> {
     pub above: &'a Bits,
 }
 
+/// What goes along from directory to directory.
+pub struct Reading<'a> {
+    /// The path below the source of the directory at hand.
+    pub path: Vec<u8>,
+    /// A link lies on the way to it.
+    pub through_link: bool,
+    /// How many directories behind links may still be read.
+    pub budget: u32,
+    /// For listings.
+    pub scratch: &'a mut Scratch,
+}
+
 impl Reader<'_> {
-    /// The states, out of `wanted`, of the child `target` of the directory `parent`, whose path is `path` while this
-    /// runs. `through_link` says that a link lies on the way already, `budget` how many directories may still be read.
-    pub fn child(
-        &self,
-        parent: &Way<'_>,
-        target: &Target<'_>,
-        wanted: &Bits,
-        path: &mut Vec<u8>,
-        through_link: bool,
-        budget: &mut u32,
-        scratch: &mut Scratch,
-    ) -> Verdict {
-        let globs = scratch.match_name(self.automaton, target.name.to_bytes());
+    /// The states, out of `wanted`, of the child `target` of the directory `parent`, which is at hand.
+    pub fn child(&self, parent: &Way<'_>, target: &Target<'_>, wanted: &Bits, reading: &mut Reading<'_>) -> Verdict {
+        let globs = reading.scratch.match_name(self.automaton, target.name.to_bytes());
         let own = Own { name: target.name.to_bytes(), globs: &globs, above: target.above };
         let mut possible = self.automaton.possible(&own, wanted);
         if possible.is_empty() {
             return Verdict::empty(self.automaton);
         }
-        let length = path.len();
-        if !path.is_empty() {
-            path.push(b'/');
+        let (length, through_link) = (reading.path.len(), reading.through_link);
+        if length > 0 {
+            reading.path.push(b'/');
         }
-        path.extend_from_slice(target.name.to_bytes());
-        let verdict = self.enter(parent, target, &own, &mut possible, path, through_link, budget, scratch);
-        path.truncate(length);
+        reading.path.extend_from_slice(target.name.to_bytes());
+        reading.through_link |= target.linked;
+        let verdict = self.enter(parent, target, &own, &mut possible, reading);
+        reading.path.truncate(length);
+        reading.through_link = through_link;
         verdict
+    }
+
+    /// True if the directory at `path` below the source, with the name `name`, is not entered.
+    pub fn closes(&self, path: &[u8], name: &[u8]) -> bool {
+        name == NOT_ENTERED || (self.closed)(path)
     }
 
     fn enter(
@@ -108,18 +133,16 @@ impl Reader<'_> {
         target: &Target<'_>,
         own: &Own<'_>,
         possible: &mut Bits,
-        path: &mut Vec<u8>,
-        through_link: bool,
-        budget: &mut u32,
-        scratch: &mut Scratch,
+        reading: &mut Reading<'_>,
     ) -> Verdict {
+        let path = &reading.path;
         let unread = |error: io::Error, possible: &Bits| {
             (self.failed)(path, error);
             let (files, kids) = (Files::new(self.automaton), Kids::new(self.automaton));
             self.automaton
                 .judge(&Offer { own, files: &files, kids: &kids, probe: &|_, _| None, unread: true }, Some(possible))
         };
-        if (self.closed)(path) {
+        if self.closes(path, target.name.to_bytes()) {
             let (files, kids) = (Files::new(self.automaton), Kids::new(self.automaton));
             let offer = Offer { own, files: &files, kids: &kids, probe: &|_, _| None, unread: false };
             return self.automaton.judge(&offer, Some(possible));
@@ -133,29 +156,28 @@ impl Reader<'_> {
             Ok(handle) => handle,
             Err(error) => return unread(error, possible),
         };
-        let through_link = through_link || target.linked;
-        if through_link {
-            if *budget == 0 || parent.depth > MAX_WAY {
+        if reading.through_link {
+            if reading.budget == 0 || parent.depth > MAX_WAY {
                 return unread(io::Error::other("too many directories behind links; gave up"), possible);
             }
-            *budget -= 1;
-            if self.automaton.has_recursion() {
-                match self.source.identity(&handle) {
-                    Ok(identity) if parent.holds(self.source, identity) => self.automaton.drop_recursive(possible),
-                    Ok(_) => {}
-                    Err(error) => return unread(error, possible),
-                }
-                if possible.is_empty() {
-                    return Verdict::empty(self.automaton);
-                }
+            reading.budget -= 1;
+        }
+        if target.linked && self.automaton.has_recursion() {
+            match self.source.identity(&handle) {
+                Ok(identity) if parent.holds(self.source, identity) => self.automaton.drop_recursive(possible),
+                Ok(_) => {}
+                Err(error) => return unread(error, possible),
+            }
+            if possible.is_empty() {
+                return Verdict::empty(self.automaton);
             }
         }
-        let listed = match list(self.automaton, self.source, &handle, &|| path.clone(), self.rules, scratch) {
+        let listed = match list(self.automaton, self.source, &handle, &|| path.clone(), self.rules, reading.scratch) {
             Ok(listed) => listed,
             Err(error) => return unread(error, possible),
         };
-        let way = Way::to(&handle, Some(parent));
-        self.judge(&way, own, &listed, possible, path, through_link, budget, scratch)
+        let way = parent.down(&handle);
+        self.judge(&way, own, &listed, possible, reading)
     }
 
     /// Judges a directory that has been listed, reading those children that `wanted` asks for.
@@ -165,13 +187,10 @@ impl Reader<'_> {
         own: &Own<'_>,
         listed: &Listed,
         wanted: &Bits,
-        path: &mut Vec<u8>,
-        through_link: bool,
-        budget: &mut u32,
-        scratch: &mut Scratch,
+        reading: &mut Reading<'_>,
     ) -> Verdict {
-        let kids = self.kids(way, own, listed, wanted, path, through_link, budget, scratch, &mut |_, _| {});
-        let probe = |name: &[u8], test| self.probe(way.handle, path, name, test);
+        let kids = self.kids(way, own, listed, wanted, reading, &mut |_, _| {});
+        let probe = |name: &[u8], test| self.probe(way.handle, &reading.path, name, test);
         let offer = Offer { own, files: &listed.files, kids: &kids, probe: &probe, unread: false };
         self.automaton.judge(&offer, Some(wanted))
     }
@@ -183,10 +202,7 @@ impl Reader<'_> {
         own: &Own<'_>,
         listed: &Listed,
         wanted: &Bits,
-        path: &mut Vec<u8>,
-        through_link: bool,
-        budget: &mut u32,
-        scratch: &mut Scratch,
+        reading: &mut Reading<'_>,
         each: &mut dyn FnMut(usize, &crate::matcher::Summary),
     ) -> Kids {
         let mut kids = Kids::new(self.automaton);
@@ -198,7 +214,7 @@ impl Reader<'_> {
         let above = above_children(self.automaton, own);
         for at in 0..listed.dirs.len() {
             let target = Target { name: listed.dirs.name(at), linked: listed.dirs.linked(at), above: &above };
-            let verdict = self.child(way, &target, &asked, path, through_link, budget, scratch);
+            let verdict = self.child(way, &target, &asked, reading);
             each(at, &verdict.summary);
             kids.merge(verdict.summary);
         }
@@ -223,15 +239,4 @@ pub fn above_children(automaton: &Automaton, own: &Own<'_>) -> Bits {
     let mut above = own.above.clone();
     own.globs.iter().filter(|glob| automaton.ancestor_globs.contains(*glob)).for_each(|glob| above.insert(glob));
     above
-}
-
-/// Calls `work` with the way that leads through `handles`, the nearest first.
-pub fn with_way<T>(handles: &[&Handle], above: Option<&Way<'_>>, work: impl FnOnce(Option<&Way<'_>>) -> T) -> T {
-    match handles.split_last() {
-        None => work(above),
-        Some((top, nearer)) => {
-            let way = Way::to(top, above);
-            with_way(nearer, Some(&way), work)
-        }
-    }
 }

@@ -22,10 +22,10 @@ use crate::listing::{Dirs, Exclude, ListRules, Listed, Scratch, list};
 use crate::matcher::bits::Bits;
 use crate::matcher::mapping::Mapping;
 use crate::matcher::{Files, Kids, Offer, Own, Summary, Verdict};
-use crate::reader::{LINK_BUDGET, MAX_WAY, Reader, Target, Way, with_way};
+use crate::reader::{LINK_BUDGET, NOT_ENTERED, Reader, Reading, Target, Way};
 use crate::source::{Handle, Source};
 
-/// Room for [`MAX_WAY`] directories behind links.
+/// Room for [`crate::reader::MAX_WAY`] directories behind links.
 const STACK_BYTES: usize = 16 << 20;
 
 /// How a source is walked.
@@ -55,6 +55,15 @@ impl Default for WalkOptions {
             exclude: Exclude::default(),
             not_entered: HashSet::new(),
         }
+    }
+}
+
+impl WalkOptions {
+    /// True if the directory at `path` below the source is not entered, by its place.
+    pub fn closes(&self, path: &[u8]) -> bool {
+        let depth = || path.split(|byte| *byte == b'/').count();
+        self.max_depth.is_some_and(|limit| depth() >= limit as usize)
+            || (!self.not_entered.is_empty() && self.not_entered.contains(&RelPath::from_bytes(path)))
     }
 }
 
@@ -190,6 +199,8 @@ struct Node {
     depth: u32,
     /// `None` where too many descriptors are open; children are then opened from further up.
     handle: Option<Handle>,
+    /// What the directory is to links below that lead to it; asked only where there is no handle.
+    identity: Option<(u64, u64)>,
     files: Files,
     dirs: Dirs,
     own_globs: Bits,
@@ -251,6 +262,13 @@ impl<'a> Walk<'a> {
     {
         let bits = self.with_scratch(|scratch| scratch.match_name(self.automaton, name));
         let above = Bits::new(self.automaton.names.len());
+        if self.options.max_depth == Some(0) {
+            let (files, kids) = (Files::new(self.automaton), Kids::new(self.automaton));
+            let own = Own { name, globs: &bits, above: &above };
+            let offer = Offer { own: &own, files: &files, kids: &kids, probe: &|_, _| None, unread: false };
+            let (_, found) = self.settle(self.automaton.judge(&offer, None), Vec::new, Vec::new(), false);
+            return self.emit(found);
+        }
         match self.visit(None, name.into(), root, bits, above, false) {
             Ok(Visited::Inner(node)) => self.descend(node, scope),
             Ok(Visited::Done(_, found)) => self.emit(found),
@@ -321,9 +339,9 @@ impl<'a> Walk<'a> {
         if linked && !self.options.follow {
             return self.behind_link(parent, at, &own);
         }
-        let closed = name.to_bytes() == b".veinfs"
+        let closed = name.to_bytes() == NOT_ENTERED
             || self.options.max_depth.is_some_and(|limit| depth >= limit)
-            || (!self.options.not_entered.is_empty() && self.not_entered(&child_path(parent, at)));
+            || (!self.options.not_entered.is_empty() && self.options.closes(&child_path(parent, at)));
         if closed {
             return self.without_content(parent, at, &own, false);
         }
@@ -388,6 +406,7 @@ impl<'a> Walk<'a> {
             root_name,
             depth,
             handle: Some(handle),
+            identity: None,
             files,
             dirs,
             own_globs,
@@ -402,10 +421,12 @@ impl<'a> Walk<'a> {
             return Ok(Visited::Done(summary, found));
         }
         // Every eighth keeps its descriptor whatever the limit, so that paths between them stay short.
-        if self.open.load(Ordering::Relaxed) < self.open_limit || depth % 8 == 0 {
+        if self.open.load(Ordering::Relaxed) < self.open_limit || depth.is_multiple_of(8) {
             self.open.fetch_add(1, Ordering::Relaxed);
-        } else {
-            node.handle = None;
+        } else if let Some(handle) = node.handle.take()
+            && (self.options.follow || self.automaton.has_recursion())
+        {
+            node.identity = Some(self.source.identity(&handle)?);
         }
         node.kids = Mutex::new((Kids::new(self.automaton), Vec::new()));
         Ok(Visited::Inner(Arc::new(node)))
@@ -444,19 +465,17 @@ impl<'a> Walk<'a> {
         }
     }
 
+    /// True if the node or one above it is of this identity.
     fn is_above(&self, node: &Node, identity: (u64, u64)) -> bool {
         let mut at = Some(node);
         while let Some(node) = at {
-            if node.handle.as_ref().is_some_and(|handle| self.source.identity(handle).is_ok_and(|id| id == identity)) {
+            let known = node.identity.or_else(|| self.source.identity(node.handle.as_ref()?).ok());
+            if known == Some(identity) {
                 return true;
             }
             at = node.parent.as_ref().map(|(parent, _)| &**parent);
         }
         false
-    }
-
-    fn not_entered(&self, path: &[u8]) -> bool {
-        self.options.not_entered.contains(&RelPath::from_bytes(path))
     }
 
     /// The verdict on a directory that is not entered (as if it were empty) or cannot be read.
@@ -485,7 +504,9 @@ impl<'a> Walk<'a> {
                 }
                 Err(error) => {
                     self.unread(child_path(parent, at), error);
-                    return Visited::Done(Verdict::empty(self.automaton).summary, Vec::new());
+                    let (files, kids) = (Files::new(self.automaton), Kids::new(self.automaton));
+                    let offer = Offer { own, files: &files, kids: &kids, probe: &|_, _| None, unread: true };
+                    return Visited::Done(self.automaton.judge(&offer, Some(&wanted)).summary, Vec::new());
                 }
             },
         };
@@ -493,23 +514,16 @@ impl<'a> Walk<'a> {
             automaton: self.automaton,
             source: self.source,
             rules: ListRules { exclude: &self.options.exclude, follow: false },
-            closed: &|path| self.not_entered(path),
+            closed: &|path| self.options.closes(path),
             failed: &|path, error| self.unread(path.to_vec(), error),
         };
         let target = Target { name: parent.dirs.name(at), linked: true, above: own.above };
-        let mut ways = Vec::new();
-        let mut up = parent.parent.as_ref();
-        while let Some((node, _)) = up.filter(|_| ways.len() < MAX_WAY) {
-            ways.extend(&node.handle);
-            up = node.parent.as_ref();
-        }
-        let verdict = with_way(&ways, None, |above| {
-            let way = Way::to(handle, above);
-            // Not under the walk's lock on scratch space for long: a link may lead to a large tree.
-            let mut scratch = Scratch::new(self.automaton);
-            let (mut path, mut budget) = (parent.path(), LINK_BUDGET);
-            reader.child(&way, &target, &wanted, &mut path, true, &mut budget, &mut scratch)
-        });
+        let is_below = |identity| parent.parent.as_ref().is_some_and(|(above, _)| self.is_above(above, identity));
+        // Not under the walk's lock on scratch space for long: a link may lead to a large tree.
+        let mut scratch = Scratch::new(self.automaton);
+        let mut reading =
+            Reading { path: parent.path(), through_link: true, budget: LINK_BUDGET, scratch: &mut scratch };
+        let verdict = reader.child(&Way::new(handle, &is_below), &target, &wanted, &mut reading);
         if !verdict.given_up.is_empty() {
             let path = RelPath::from_bytes(child_path(parent, at));
             (self.report)(Event::Trouble(Trouble::TooManyWays { path }));

@@ -4,6 +4,7 @@
 //! them again when the attributes that it gets after [`super::FsOptions::ttl`] have another modification time. Cookies are
 //! hashes of names, so that a listing goes on where it was even if the directory was read anew in between.
 
+use std::cell::OnceCell;
 use std::ffi::{CString, OsStr};
 use std::io;
 use std::os::unix::ffi::OsStrExt;
@@ -22,7 +23,6 @@ use crate::listing::ListRules;
 use crate::matcher::Own;
 use crate::matcher::bits::Bits;
 use crate::reader::Reader;
-use crate::source::Handle;
 use crate::view::table::{DOTS, Table};
 use crate::view::{Folder, Item, Place, inode};
 
@@ -76,14 +76,15 @@ impl VeinFs {
                 automaton,
                 source: &*self.live.sources[source].source,
                 rules: ListRules { exclude: &options.exclude, follow: false },
-                closed: &|path| options.not_entered.contains(&crate::entry::RelPath::from_bytes(path)),
+                closed: &|path| options.closes(path),
                 failed: &|path, error| self.live.note_read_error(source, path, error),
             };
+            let above_node = OnceCell::new();
             let directory = Directory {
                 own: Own { name, globs: &globs, above: &above },
                 handle: &handle,
                 path,
-                above: &|| self.handles_above(node),
+                is_below: &|identity| above_node.get_or_init(|| self.identities_above(node)).contains(&identity),
             };
             expand(&reader, &directory, &content, symlinks, scratch)
         })?;
@@ -93,14 +94,18 @@ impl VeinFs {
         Ok(listing)
     }
 
-    fn handles_above(&self, node: &Arc<Node>) -> Vec<Arc<Handle>> {
-        let mut handles = Vec::new();
+    /// Device and inode of each directory on the way to a node from the source's root, as far as they can be had.
+    fn identities_above(&self, node: &Arc<Node>) -> Vec<(u64, u64)> {
+        let source = self.source(&node.place);
+        let mut identities = Vec::new();
+        // Where the way is no longer there, what it was makes no difference.
+        let _ = self.way_to(&node.place, &mut |handle| identities.extend(source.identity(handle)));
         let mut at = node.at.lock().parent.clone();
         while let Some(parent) = at {
-            handles.extend(self.handle(&parent));
+            identities.extend(self.handle(&parent).and_then(|handle| source.identity(&handle)));
             at = parent.at.lock().parent.clone();
         }
-        handles
+        identities
     }
 
     pub(super) fn do_lookup(&self, parent: INodeNo, name: &[u8]) -> io::Result<(FileAttr, u64, Duration, Duration)> {

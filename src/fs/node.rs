@@ -98,7 +98,10 @@ impl Node {
 
 /// The nodes that the kernel remembers, each with how often it was told of it.
 #[derive(Debug)]
-pub(crate) struct Nodes(Vec<Mutex<FxHashMap<u64, (Arc<Node>, u64)>>>);
+pub(crate) struct Nodes(Vec<Mutex<Shard>>);
+
+/// By inode number.
+type Shard = FxHashMap<u64, (Arc<Node>, u64)>;
 
 impl Default for Nodes {
     fn default() -> Self {
@@ -107,7 +110,7 @@ impl Default for Nodes {
 }
 
 impl Nodes {
-    fn shard(&self, ino: u64) -> &Mutex<FxHashMap<u64, (Arc<Node>, u64)>> {
+    fn shard(&self, ino: u64) -> &Mutex<Shard> {
         &self.0[(ino ^ ino >> 32) as usize % SHARDS]
     }
 

@@ -77,20 +77,25 @@ impl VeinFs {
         }
         match source.open_dir(&root, &c_name(path.as_bytes())) {
             // The way to it goes through links, which only --follow walks.
-            Err(error) if self.options.follow && error.raw_os_error() == Some(libc::ELOOP) => {
-                let mut handle: Option<Handle> = None;
-                for name in path.components().map(c_name) {
-                    let base = handle.as_ref().unwrap_or(&root);
-                    let opened = source.open_dir(base, &name);
-                    handle = Some(match opened {
-                        Ok(opened) => opened,
-                        Err(_) => source.open_link(base, &name)?,
-                    });
-                }
-                handle.ok_or_else(gone)
+            Err(error) if self.options.follow && matches!(error.raw_os_error(), Some(libc::ELOOP | libc::ENOTDIR)) => {
+                self.way_to(place, &mut |_| {})
             }
             opened => opened,
         }
+    }
+
+    /// Opens the directory of a match one component after the other, and shows `each` directory above it.
+    pub(super) fn way_to(&self, place: &Place, each: &mut dyn FnMut(&Handle)) -> io::Result<Handle> {
+        let source = self.source(place);
+        let mut at = source.open_root()?;
+        for name in place.found.path.components().map(c_name) {
+            each(&at);
+            at = match source.open_dir(&at, &name) {
+                Err(_) if self.options.follow => source.open_link(&at, &name)?,
+                opened => opened?,
+            };
+        }
+        Ok(at)
     }
 
     /// A directory node's directory, opened through those above it, kept for a while.

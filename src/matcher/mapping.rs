@@ -70,6 +70,11 @@ impl Mapping {
         both
     }
 
+    /// What this mapping sets of `kept`.
+    pub fn only(&self, kept: &[CaptureId]) -> Mapping {
+        Mapping(self.0.iter().filter(|(id, _)| kept.contains(id)).cloned().collect())
+    }
+
     /// This mapping without the captures of `dropped`.
     pub fn without(mut self, dropped: &[CaptureId]) -> Mapping {
         self.0.retain(|(id, _)| !dropped.contains(id));

@@ -62,13 +62,12 @@ impl Capture {
     ///
     /// # Errors
     /// For wrong syntax, anchors, and what takes more than [`CAPTURE_BYTES`].
-    pub fn new(name: &str, id: CaptureId, expression: &str, case_insensitive: bool) -> Result<Self, CaptureError> {
+    pub fn new(name: &str, id: CaptureId, expression: &str) -> Result<Self, CaptureError> {
         let wrong = |error: String| {
             let last = error.lines().last().unwrap_or_default();
             CaptureError::Wrong(last.trim_start_matches("error: ").to_owned())
         };
         let hir = regex_syntax::ParserBuilder::new()
-            .case_insensitive(case_insensitive)
             .utf8(false)
             .nest_limit(NEST_LIMIT)
             .build()

@@ -23,7 +23,7 @@ const MAX_ERRORS: usize = 100;
 /// The longest glob, in bytes.
 const MAX_GLOB_BYTES: usize = 4096;
 
-/// Compiles patterns to one automaton; a pattern's place in the slice is its [`PatternId`].
+/// Compiles patterns to one automaton; a pattern's place in the slice is its [`crate::automaton::PatternId`].
 ///
 /// # Errors
 /// All that is wrong in their globs, captures, layouts and names, each with its place.
@@ -158,7 +158,8 @@ impl Compiler {
                 break;
             }
             let id = CaptureId(self.captures.len() as u32);
-            match Capture::new(name, id, expression, inner.case_insensitive) {
+            // `case_insensitive` is about globs; an expression says `(?i)` itself.
+            match Capture::new(name, id, expression) {
                 Ok(capture) => {
                     self.captures_bytes += capture.bytes();
                     self.captures.push(capture.clone());
@@ -211,6 +212,7 @@ impl Compiler {
             whole,
             closed: true,
             counts: false,
+            path: false,
         })
     }
 
@@ -243,6 +245,7 @@ impl Compiler {
                     let glob = self.name_glob(text, scope, scope.case_insensitive, &key(&place, "directory_name"));
                     parts.extend(glob.map(|glob| Part { role: Role::Required, expr: Expr::Name(glob), label: None }));
                 }
+                self.order(&mut parts);
                 Expr::All(parts)
             });
             let expr = Expr::Any(alternatives.collect());
@@ -334,6 +337,7 @@ impl Compiler {
             whole: false,
             closed: true,
             counts,
+            path: false,
         };
         if *dir == "**" {
             let mut here = inner.clone();
@@ -346,9 +350,12 @@ impl Compiler {
         let glob = self.parse(dir, scope, fold, place)?;
         let name = (!glob.is_any()).then(|| self.intern(glob));
         let mut state = state(name, inner);
-        if let Some(glob) = name.filter(|glob| !self.globs[glob.index()].captures().is_empty() && !counts) {
-            let named = Part { role: Role::Required, expr: Expr::Name(glob), label: None };
-            state.body = Expr::All(vec![named, Part { role: Role::Required, expr: state.body, label: None }]);
+        if let Some(glob) = name.filter(|glob| !self.globs[glob.index()].captures().is_empty()) {
+            state.path = true;
+            if !counts {
+                let named = Part { role: Role::Required, expr: Expr::Name(glob), label: None };
+                state.body = Expr::All(vec![named, Part { role: Role::Required, expr: state.body, label: None }]);
+            }
         }
         Some(vec![Atom::Child(self.state(state))])
     }
@@ -371,9 +378,7 @@ impl Compiler {
         free.dedup();
         state.closed = free.is_empty();
         if let Expr::All(parts) = &mut state.body {
-            // Cheap and decisive parts first, tests of content last. The order changes no result.
-            let cost = |part: &Part| if decides(part.role) == 0 { self.cost(&part.expr) } else { 0 };
-            parts.sort_by_cached_key(|part| (decides(part.role), cost(part)));
+            self.order(parts);
         }
         let next = StateId(self.states.len() as u32);
         *self.state_ids.entry(state).or_insert_with_key(|state| {
@@ -381,6 +386,12 @@ impl Compiler {
             self.free.push(free);
             next
         })
+    }
+
+    /// Decisive and cheap parts first, tests of content last; the matcher stops at the first part that decides nothing.
+    fn order(&self, parts: &mut [Part]) {
+        let cost = |part: &Part| if decides(part.role) == 0 { self.cost(&part.expr) } else { 0 };
+        parts.sort_by_cached_key(|part| (decides(part.role), cost(part)));
     }
 
     fn collect_free(&self, expr: &Expr, into: &mut Vec<CaptureId>) {

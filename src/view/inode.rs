@@ -31,7 +31,7 @@ pub fn hash62(parts: &[&[u8]]) -> u64 {
 
 /// The number that a directory inside a match is to have, by the match's own number and the path below it.
 pub fn inside(place: u64, path: &[u8]) -> u64 {
-    3 * SPACE | hash62(&[&place.to_le_bytes(), path])
+    (3 * SPACE) | hash62(&[&place.to_le_bytes(), path])
 }
 
 /// Numbers of folders and matches.
@@ -56,9 +56,9 @@ impl Inodes {
         if let Some(ino) = self.given.get(&key) {
             return *ino;
         }
-        let mut ino = 2 * SPACE | hash62(&[&key]);
+        let mut ino = (2 * SPACE) | hash62(&[&key]);
         while self.taken.insert(ino, ()).is_some() {
-            ino = 2 * SPACE | (ino + 1) & (SPACE - 1);
+            ino = (2 * SPACE) | ((ino + 1) & (SPACE - 1));
         }
         self.given.insert(key, ino);
         ino

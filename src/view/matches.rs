@@ -17,6 +17,9 @@ use crate::walk::Found;
 #[derive(Clone, Debug, Default)]
 pub struct MatchSet(BTreeMap<(PatternId, usize, RelPath), Found>);
 
+/// A match's source, by its place, the match, and its path below the pattern's folder.
+pub type Named<'a> = (usize, &'a Found, Vec<Box<[u8]>>);
+
 impl MatchSet {
     /// Adds a match; `source` is its source's place.
     pub fn insert(&mut self, source: usize, found: Found) {
@@ -33,12 +36,8 @@ impl MatchSet {
         self.0.is_empty()
     }
 
-    /// Each match with its source's place and its path below the pattern's folder.
-    pub fn named<'a>(
-        &'a self,
-        automaton: &Automaton,
-        sources: &[NamedSource],
-    ) -> Vec<(usize, &'a Found, Vec<Box<[u8]>>)> {
+    /// All matches as the view shows them.
+    pub fn named<'a>(&'a self, automaton: &Automaton, sources: &[NamedSource]) -> Vec<Named<'a>> {
         let mut named = Vec::with_capacity(self.0.len());
         for pattern in (0..automaton.tops.len() as u32).map(PatternId) {
             let top = automaton.top(pattern);

@@ -177,7 +177,7 @@ fn captures_that_match_in_too_many_ways() {
     let scope: Vec<Capture> = (0..)
         .map(veinfs::matcher::mapping::CaptureId)
         .zip(["a", "b", "c"])
-        .map(|(id, name)| Capture::new(name, id, ".*", false).expect("a right expression"))
+        .map(|(id, name)| Capture::new(name, id, ".*").expect("a right expression"))
         .collect();
     let ways = |glob: &str, length: usize| {
         let (glob, scope) = (Glob::parse(glob, &scope, false).expect("a right glob"), scope.clone());

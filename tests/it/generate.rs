@@ -16,8 +16,20 @@ use crate::oracle::{Name, Node, Real, Tree};
 mod capturing;
 mod tests;
 
-const DIRECTORY_NAMES: &[&[u8]] =
-    &[b"a", b"b", b"sub-01", b"sub-02", b"run-01", b"A", b".d", b"caf\xe9", "é".as_bytes(), b"data.csv", b"ses-1"];
+const DIRECTORY_NAMES: &[&[u8]] = &[
+    b"a",
+    b"b",
+    b"sub-01",
+    b"sub-02",
+    b"run-01",
+    b"A",
+    b".d",
+    b"caf\xe9",
+    "é".as_bytes(),
+    b"data.csv",
+    b"ses-1",
+    b".veinfs",
+];
 
 const FILE_NAMES: &[&[u8]] = &[
     b"a",
@@ -474,7 +486,7 @@ impl Maker<'_> {
         match char {
             None => negated,
             Some('a'..='z') => self.choices.of(&["[a-z]", "[a-z_]", "[!A-Z]", "[]a-z-]"]).to_owned(),
-            Some('0'..='9') => self.choices.of(&["[0-9]", "[!a-z]", "[-0-9]", "[0-35-91-4]"]).to_owned(),
+            Some('0'..='9') => self.choices.of(&["[0-9]", "[!a-z]", "[-0-9]", "[0-35-91-4]", "[0-1-9]"]).to_owned(),
             Some('!' | '^') => negated,
             Some(char) => self.choices.of(&[format!("[{char}]"), format!("[{char}a]"), negated]),
         }

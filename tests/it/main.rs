@@ -2,7 +2,12 @@
 
 mod bombs;
 mod check;
+mod differential;
+mod faults;
 mod generate;
 mod mounts;
 mod oracle;
+mod pathvein;
+mod real_trees;
 mod trees;
+mod walking;

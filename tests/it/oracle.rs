@@ -17,6 +17,9 @@ mod json;
 mod tests;
 mod tree;
 
+/// What veinfs keeps in its mounts, always seen as empty.
+const NOT_ENTERED: &[u8] = b".veinfs";
+
 /// Values of captures; one that is not in it is unset.
 pub(crate) type Mapping = BTreeMap<String, Vec<u8>>;
 
@@ -66,7 +69,7 @@ pub(crate) fn matches(patterns: &[Pattern], tree: &Tree) -> Vec<Outcome> {
         let mut outcome = Outcome::default();
         for path in &directories {
             let above = || (0..path.len()).map(|len| &path[..len]);
-            let not_entered = path.iter().any(|name| name == b".veinfs");
+            let not_entered = path.split_last().is_some_and(|(_, above)| above.iter().any(|name| name == NOT_ENTERED));
             let pruned = above().any(|path| {
                 (pattern.prune && is_sure(pattern, path))
                     || patterns.iter().any(|other| other.root.opaque && is_sure(other, path))
@@ -127,8 +130,19 @@ struct Dir {
     above: Vec<Name>,
     name: Name,
     real: Real,
+    /// Through a link of its name.
+    linked: bool,
+    /// It and the directories on the way to it from the root.
+    way: Vec<Real>,
     /// `None` if it cannot be read.
     entries: Option<Vec<(Name, Kind)>>,
+}
+
+impl Dir {
+    /// True if it is reached through a link and on the way already.
+    fn is_loop(&self) -> bool {
+        self.linked && self.way[..self.way.len() - 1].contains(&self.real)
+    }
 }
 
 /// The files that a file clause finds.
@@ -152,17 +166,32 @@ impl Oracle<'_> {
         let mut above = vec![self.tree.name.clone()];
         above.extend_from_slice(path);
         let name = above.pop().expect("the root's name is there");
-        Some(Dir { above, name, entries: self.tree.list(&real), real })
+        let way = (0..=path.len()).map(|len| self.tree.follow(&path[..len])).collect::<Option<_>>()?;
+        let entries = if path.is_empty() { self.tree.list(&real) } else { self.list(&name, &real) };
+        Some(Dir { above, name, entries, real, linked: false, way })
+    }
+
+    /// What is in the directory of this name at `real`, for all who come by; `None` if it cannot be read.
+    fn list(&self, name: &Name, real: &Real) -> Option<Vec<(Name, Kind)>> {
+        if name == NOT_ENTERED { Some(Vec::new()) } else { self.tree.list(real) }
     }
 
     /// The child directories, links to directories included; none if `dir` cannot be read.
     fn children(&self, dir: &Dir) -> Vec<Dir> {
         let directories = dir.entries.iter().flatten().filter(|(_, kind)| kind.is_dir());
         directories
-            .map(|(name, _)| {
+            .map(|(name, kind)| {
                 let real = self.tree.follow(&append(&dir.real, name)).expect("it leads to a directory");
                 let above = append(&dir.above, &dir.name);
-                Dir { above, name: name.clone(), entries: self.tree.list(&real), real }
+                let way = [&dir.way[..], std::slice::from_ref(&real)].concat();
+                Dir {
+                    above,
+                    name: name.clone(),
+                    entries: self.list(name, &real),
+                    real,
+                    linked: *kind == Kind::LinkDir,
+                    way,
+                }
             })
             .collect()
     }
@@ -227,7 +256,7 @@ impl Oracle<'_> {
             components.push("*");
         }
         let mut found = Found::default();
-        let start = Way { below: Real::new(), entered: vec![dir.real.clone()], mapping: Mapping::new() };
+        let start = Way { below: Real::new(), mapping: Mapping::new() };
         self.along(&components, test, &scope, dir, start, &mut found);
         found
     }
@@ -255,7 +284,7 @@ impl Oracle<'_> {
             ["**", rest @ ..] => {
                 self.along(rest, test, scope, dir, way.clone(), found);
                 for child in self.children(dir) {
-                    if !way.entered.contains(&child.real) {
+                    if !child.is_loop() {
                         self.along(components, test, scope, &child, way.down(&child, way.mapping.clone()), found);
                     }
                 }
@@ -337,21 +366,21 @@ impl Oracle<'_> {
         shown: &mut BTreeSet<Real>,
     ) {
         if sub.opaque || names_nothing(&sub.body) {
-            self.show_whole(dir, std::slice::from_ref(&dir.real), at, shown);
+            self.show_whole(dir, at, shown);
         } else {
             self.show_body(&sub.body, &scope.within(sub), dir, values, at, shown);
         }
     }
 
-    /// Adds the whole subtree of `dir`, reached through the directories `entered`, itself the last.
-    fn show_whole(&self, dir: &Dir, entered: &[Real], at: &Real, shown: &mut BTreeSet<Real>) {
+    /// Adds the whole subtree of `dir`.
+    fn show_whole(&self, dir: &Dir, at: &Real, shown: &mut BTreeSet<Real>) {
         let files = dir.entries.iter().flatten().filter(|(_, kind)| kind.is_file());
         shown.extend(files.map(|(name, _)| append(at, name)));
         for child in self.children(dir) {
             let at = append(at, &child.name);
             shown.insert(at.clone());
-            if !entered.contains(&child.real) {
-                self.show_whole(&child, &[entered, std::slice::from_ref(&child.real)].concat(), &at, shown);
+            if !child.is_loop() {
+                self.show_whole(&child, &at, shown);
             }
         }
     }
@@ -396,11 +425,25 @@ impl Oracle<'_> {
             FileClause::One(test) => {
                 for (path, mappings) in self.files(test, scope, dir).files {
                     if mappings.iter().any(|mapping| agree(mapping, values)) {
-                        shown.extend((1..=path.len()).map(|len| [&at[..], &path[..len]].concat()));
+                        let seen = self.seen(dir, &path);
+                        shown.extend((1..=seen).map(|len| [&at[..], &path[..len]].concat()));
                     }
                 }
             }
         }
+    }
+
+    /// How many components of the `path` below `dir` the view has: a link back is shown, but nothing below it.
+    fn seen(&self, dir: &Dir, path: &[Name]) -> usize {
+        let mut at = dir.clone();
+        for (above, name) in path.iter().enumerate() {
+            match self.children(&at).into_iter().find(|child| child.name == *name) {
+                Some(child) if child.is_loop() => return above + 1,
+                Some(child) => at = child,
+                None => {}
+            }
+        }
+        path.len()
     }
 
     fn show_directories(
@@ -427,7 +470,9 @@ impl Oracle<'_> {
                         let values = union(&outer, &own).expect("they share no capture");
                         let at = append(at, &child.name);
                         shown.insert(at.clone());
-                        self.show(sub, scope, &child, &values, &at, shown);
+                        if !child.is_loop() {
+                            self.show(sub, scope, &child, &values, &at, shown);
+                        }
                     }
                 }
             }
@@ -440,18 +485,12 @@ impl Oracle<'_> {
 struct Way {
     /// The path below the directory that the glob starts from.
     below: Real,
-    /// The directories entered, the first one included.
-    entered: Vec<Real>,
     mapping: Mapping,
 }
 
 impl Way {
     fn down(&self, child: &Dir, mapping: Mapping) -> Self {
-        Self {
-            below: append(&self.below, &child.name),
-            entered: [&self.entered[..], std::slice::from_ref(&child.real)].concat(),
-            mapping,
-        }
+        Self { below: append(&self.below, &child.name), mapping }
     }
 }
 

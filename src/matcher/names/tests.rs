@@ -9,7 +9,7 @@ fn set(globs: &[&str], captures: &[(&str, &str)], fold: bool) -> NameSet {
     let captures: Vec<Capture> = (0..)
         .map(CaptureId)
         .zip(captures)
-        .map(|(id, (name, expression))| Capture::new(name, id, expression, fold).expect("a right expression"))
+        .map(|(id, (name, expression))| Capture::new(name, id, expression).expect("a right expression"))
         .collect();
     let globs = globs.iter().map(|glob| Glob::parse(glob, &captures, fold).expect("a right glob")).collect();
     NameSet::new(globs, captures).expect("small enough")

@@ -146,15 +146,16 @@ fn class(chars: &[char], mut at: usize) -> Result<(Token, usize), String> {
         if low == ']' && !ranges.is_empty() {
             return Ok((Token::Class { negated, ranges }, at));
         }
-        let high = match chars.get(at..at + 2) {
-            Some(['-', high]) if *high != ']' => {
-                at += 2;
-                *high
+        let mut high = low;
+        // Again and again: `a-c-e` is `a-e`.
+        while let Some(['-', further]) = chars.get(at..at + 2)
+            && *further != ']'
+        {
+            at += 2;
+            high = *further;
+            if high < low {
+                return Err(format!("the range {low}-{high} runs backwards"));
             }
-            _ => low,
-        };
-        if high < low {
-            return Err(format!("the range {low}-{high} runs backwards"));
         }
         ranges.push((low, high));
     }
