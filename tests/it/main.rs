@@ -5,4 +5,5 @@ mod check;
 mod generate;
 mod mounts;
 mod oracle;
+mod readme;
 mod trees;
