@@ -257,8 +257,12 @@ fn the_sessions_print_what_is_shown() {
 
 #[test]
 fn what_is_not_run_is_there() {
-    let commands: Vec<String> =
-        blocks(&readme()).iter().filter(|block| block.is("console")).flat_map(Block::steps).map(|s| s.command).collect();
+    let commands: Vec<String> = blocks(&readme())
+        .iter()
+        .filter(|block| block.is("console"))
+        .flat_map(Block::steps)
+        .map(|s| s.command)
+        .collect();
     for known in NOT_RUN {
         assert!(commands.iter().any(|command| command.starts_with(known)), "the README has no `{known}`");
     }
