@@ -1,19 +1,71 @@
 //! veinfs finds directory structures by declarative patterns and mounts them as folders.
-pub mod automaton;
+//!
+//! The modules, in the order in which data flows. `ARCHITECTURE.md` has who depends on whom, and what each never knows.
+//!
+//! From the command line to a compiled question:
+//! - [`cli`]: arguments to options, one file a subcommand, all printing; [`main`](cli::main) runs one
+//! - [`daemon`]: a mount in the background, this program started once more
+//! - [`signals`]: the end of a mount as a value, by a signal or by its session
+//! - [`config`]: what the arguments name, resolved once: patterns compiled, sources found
+//! - [`pattern`]: what a user writes, checked; the errors with their places and cures
+//!   - [`pattern::load`]: JSON, YAML and TOML to patterns, and back to JSON
+//!   - [`pattern::library`]: the built-in patterns
+//!   - [`pattern::glob`]: globs for one name, and the ways in which captures match
+//!   - [`pattern::capture`]: the expressions of captures, each an automaton
+//!   - [`pattern::compile`]: patterns to an automaton
+//!   - [`pattern::lint`]: what can never hold, or is likely not meant
+//! - [`automaton`]: all patterns as one bottom-up tree automaton
+//!
+//! The pure core that answers it:
+//! - [`matcher`]: automaton × a directory's files × its children's states → its states
+//!   - [`matcher::names`]: all globs at once over the bytes of a name
+//!   - [`matcher::mapping`]: values of captures, and their joins
+//!   - [`matcher::bits`]: small sets of globs and states
+//!
+//! From a source to matches:
+//! - [`entry`]: names, relative paths and kinds, the shared vocabulary
+//! - [`source`]: the trait of trees that are only read
+//!   - [`source::local`]: directories of this machine
+//! - [`listing`]: one directory's entries, matched against all globs as they are read
+//! - [`reader`]: one directory's states from the top down, for what is behind links and what a match shows
+//! - [`walk`]: the parallel walk of a source, every directory listed once and judged once
+//! - [`scan`]: several sources walked at once
+//!
+//! From matches to what one sees:
+//! - [`view`]: the immutable tree of folders and matches, and what changes from one to the next
+//!   - [`view::matches`]: the set of matches, and as NDJSON
+//!   - [`view::layout`]: templates that say where a match appears
+//!   - [`view::name`]: what matches are called, the same whatever the order of discovery
+//!   - [`view::inode`]: inode numbers, in spaces that never meet
+//!   - [`view::table`]: directory entries with stable cookies
+//! - [`expand`]: what a match shows in one of its directories
+//! - [`live`]: the state of a mount: the current view, how the scan goes, what `.veinfs` says
+//! - [`fs`]: kernel requests to replies, the only room that knows fuser
+//!   - [`fs::mount`]: a mount's life, from the mount point through the scan to the unmount
+//! - [`mounts`]: the mounts of this machine: which are ours, whether they live, how they come off
+
 pub mod cli;
-pub mod config;
 pub mod daemon;
-pub mod entry;
-pub mod expand;
-pub mod fs;
-pub mod listing;
-pub mod live;
-pub mod matcher;
-pub mod mounts;
-pub mod pattern;
-pub mod reader;
-pub mod scan;
 pub mod signals;
+
+pub mod config;
+pub mod pattern;
+
+pub mod automaton;
+pub mod matcher;
+
+pub mod entry;
 pub mod source;
-pub mod view;
+
+pub mod listing;
+pub mod reader;
 pub mod walk;
+
+pub mod scan;
+pub mod view;
+
+pub mod expand;
+pub mod live;
+
+pub mod fs;
+pub mod mounts;

@@ -8,6 +8,7 @@ mod generate;
 mod mounts;
 mod oracle;
 mod pathvein;
+mod readme;
 mod real_trees;
 mod trees;
 mod walking;

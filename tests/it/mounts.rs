@@ -135,7 +135,7 @@ fn state(at: &Mountpoint) -> MountState {
 }
 
 /// True if FUSE mounts, and as root if that is needed, are possible; says so if not.
-fn can_mount(as_root: bool) -> bool {
+pub(crate) fn can_mount(as_root: bool) -> bool {
     let missing = if OpenOptions::new().read(true).write(true).open("/dev/fuse").is_err() {
         "/dev/fuse cannot be opened"
     } else if as_root && !rustix::process::geteuid().is_root() {
