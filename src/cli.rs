@@ -89,7 +89,7 @@ impl WalkArgs {
             max_depth: self.max_depth,
             one_file_system: self.one_file_system,
             follow: self.follow,
-            exclude: Exclude::new(&self.exclude)?,
+            exclude: Exclude::new(&self.exclude).map_err(ConfigError::Exclude)?,
             not_entered: default.not_entered,
         })
     }

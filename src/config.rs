@@ -45,7 +45,10 @@ pub enum ConfigError {
     Layout(String),
     /// An `--exclude` that cannot be used.
     #[error("--exclude: {0}")]
-    Exclude(#[from] globset::Error),
+    Exclude(globset::Error),
+    /// A word of the command line that cannot be.
+    #[error("{0}")]
+    Usage(String),
 }
 
 /// Loads the patterns that `-p` names: files, or patterns of the library.

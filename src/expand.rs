@@ -24,7 +24,7 @@ pub enum Content {
 }
 
 /// How symbolic links inside a match are shown.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Symlinks {
     /// As what they lead to; those that dangle, and those to a directory on the way to them, as links
     #[default]

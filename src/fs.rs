@@ -46,7 +46,7 @@ const FOREVER: Duration = Duration::from_secs(365 * 24 * 3600);
 const READ_BYTES: usize = 1 << 20;
 
 /// What is shown of a match.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum ViewMode {
     /// What the pattern describes
     #[default]
@@ -58,7 +58,7 @@ pub enum ViewMode {
 }
 
 /// How files are opened.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum OpenMode {
     /// Large files passed through where the kernel and the privilege allow it, others through the page cache
     #[default]
@@ -151,9 +151,12 @@ impl VeinFs {
     }
 
     fn do_xattrs(&self, ino: INodeNo) -> io::Result<Option<xattr::Subject>> {
-        let node = match self.target(ino)? {
-            Target::Node(node) => node,
-            Target::Folder(_) | Target::Control(_) => return Ok(None),
+        let node = match self.target(ino) {
+            Ok(Target::Node(node)) => node,
+            Ok(Target::Folder(_) | Target::Control(_)) => return Ok(None),
+            // A match shown as a link has no node.
+            Err(_) if self.place_by_ino(ino.0).is_some() => return Ok(None),
+            Err(error) => return Err(error),
         };
         let (dir, name) = match &node.kind {
             NodeKind::Dir { .. } => (self.handle(&node)?, None),

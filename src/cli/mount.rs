@@ -103,6 +103,39 @@ fn seconds(text: &str) -> Result<Duration, String> {
     Ok(Duration::from_secs_f64(seconds))
 }
 
+/// Gives an enum the words that the command line has for it.
+macro_rules! words {
+    ($of:ty: $($value:ident $word:literal $help:literal,)*) => {
+        impl clap::ValueEnum for $of {
+            fn value_variants<'a>() -> &'a [Self] {
+                &[$(<$of>::$value),*]
+            }
+
+            fn to_possible_value(&self) -> Option<clap::builder::PossibleValue> {
+                Some(match self {
+                    $(<$of>::$value => clap::builder::PossibleValue::new($word).help($help),)*
+                })
+            }
+        }
+    };
+}
+
+words! { ViewMode:
+    Matched "matched" "What the pattern describes",
+    All "all" "The whole directory",
+    Link "link" "A symbolic link to the directory",
+}
+words! { Symlinks:
+    Follow "follow" "As what they lead to; those that dangle or lead back above themselves as links",
+    Keep "keep" "As links whose text leads to the same place (always so with allow_other)",
+    Skip "skip" "Not at all",
+}
+words! { OpenMode:
+    Auto "auto" "Large files passed through where kernel and privilege allow it, others cached",
+    Cached "cached" "All through the page cache",
+    Passthrough "passthrough" "All passed through where possible",
+}
+
 #[derive(Debug)]
 struct KernelOptions {
     allow_other: bool,
@@ -111,7 +144,7 @@ struct KernelOptions {
     attr_timeout: Duration,
 }
 
-fn kernel_options(args: &MountArgs) -> anyhow::Result<KernelOptions> {
+fn kernel_options(args: &MountArgs) -> Result<KernelOptions, ConfigError> {
     let mut options =
         KernelOptions { allow_other: false, exec: true, nonempty: false, attr_timeout: args.attr_timeout };
     for option in args.options.iter().filter(|option| !option.is_empty() && !option.starts_with("x-")) {
@@ -122,16 +155,20 @@ fn kernel_options(args: &MountArgs) -> anyhow::Result<KernelOptions> {
             ("noexec", None) => options.exec = false,
             ("nonempty", None) => options.nonempty = true,
             ("attr_timeout", Some(value)) => {
-                options.attr_timeout = seconds(value).map_err(|why| anyhow!("-o attr_timeout={value}: {why}"))?;
+                options.attr_timeout =
+                    seconds(value).map_err(|why| ConfigError::Usage(format!("-o attr_timeout={value}: {why}")))?;
             }
             (name, None) if OPTIONS.iter().any(|(known, ours)| *known == name && !ours) => {}
             _ => {
                 let near = nearest(name, OPTIONS.iter().map(|(known, _)| *known));
                 let hint = near.map_or_else(
-                    || "`veinfs mount --help` lists what there is".to_owned(),
+                    || {
+                        let ours = OPTIONS.iter().filter(|(_, ours)| *ours).map(|(name, _)| *name);
+                        format!("there are {}", ours.collect::<Vec<_>>().join(", "))
+                    },
                     |near| format!("did you mean `{near}`?"),
                 );
-                bail!("-o {option}: no such option; {hint}");
+                return Err(ConfigError::Usage(format!("-o {option}: no such option; {hint}")));
             }
         }
     }

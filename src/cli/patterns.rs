@@ -5,6 +5,7 @@ use std::io::{self, Write};
 use anyhow::bail;
 
 use super::DONE;
+use crate::config::ConfigError;
 use crate::pattern::load::{Format, load_text};
 use crate::pattern::{library, nearest};
 
@@ -29,8 +30,12 @@ pub(crate) fn run(args: &PatternsArgs) -> anyhow::Result<u8> {
     match library::find(name) {
         Some(builtin) => stdout.write_all(builtin.text.as_bytes())?,
         None => match nearest(name, library::LIBRARY.iter().map(|builtin| builtin.name)) {
-            Some(near) => bail!("no built-in pattern is called `{name}`; did you mean `{near}`?"),
-            None => bail!("no built-in pattern is called `{name}`; `veinfs patterns` lists them"),
+            Some(near) => {
+                bail!(ConfigError::Usage(format!("no built-in pattern is called `{name}`; did you mean `{near}`?")))
+            }
+            None => bail!(ConfigError::Usage(format!(
+                "no built-in pattern is called `{name}`; `veinfs patterns` lists them"
+            ))),
         },
     }
     Ok(DONE)

@@ -101,7 +101,8 @@ impl fmt::Display for BusyReport {
                 .push("no process found; an NFS export, a loop device or a swap file on it would not show here".into());
         }
         if self.hidden > 0 {
-            lines.push(format!("processes of other users, not looked into: {} (root sees them)", self.hidden));
+            let cure = if rustix::process::geteuid().is_root() { "" } else { " (root sees them)" };
+            lines.push(format!("processes that could not be looked into: {}{cure}", self.hidden));
         }
         f.write_str(&lines.join("\n"))
     }
@@ -116,7 +117,8 @@ pub(super) fn report(entry: &MountEntry, mounts: &[MountEntry]) -> BusyReport {
     for process in processes.flatten() {
         let Some(pid) = process.file_name().to_str().and_then(|name| name.parse().ok()) else { continue };
         match uses(&process.path(), entry, namespace.as_deref()) {
-            Ok(uses) if uses.is_empty() => {}
+            // This process ends in a moment; it may stand where it was started.
+            Ok(uses) if uses.is_empty() || pid == std::process::id() => {}
             Ok(uses) => report.processes.push(Busy { pid, command: command(&process.path()), uses }),
             Err(error) if error.kind() == io::ErrorKind::PermissionDenied => {
                 // Kernel threads have no command line, and hold nothing.

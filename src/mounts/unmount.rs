@@ -99,7 +99,7 @@ pub struct Others(pub Vec<PathBuf>);
 impl fmt::Display for Others {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         if self.0.is_empty() {
-            return f.write_str("there is no veinfs mount");
+            return f.write_str("no veinfs mount is anywhere");
         }
         f.write_str("veinfs mounts: ")?;
         for (at, path) in self.0.iter().enumerate() {
@@ -254,7 +254,7 @@ mod tests {
 
     #[test]
     fn others_are_listed() {
-        assert_eq!(Others::default().to_string(), "there is no veinfs mount");
+        assert_eq!(Others::default().to_string(), "no veinfs mount is anywhere");
         assert_eq!(Others(vec!["/a".into(), "/b".into()]).to_string(), "veinfs mounts: /a, /b");
     }
 }

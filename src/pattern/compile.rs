@@ -35,7 +35,11 @@ pub fn compile(patterns: &[Pattern]) -> Result<Automaton, Vec<PatternError>> {
         compiler.origin = pattern.origin.clone();
         let twin = *named.entry(&pattern.name).or_insert(pattern);
         if !std::ptr::eq(twin, pattern) {
-            let hint = format!("the other is in {}; give one of them another `name`", twin.origin);
+            let hint = if (&twin.origin, &twin.place) == (&pattern.origin, &pattern.place) {
+                "it was given twice".to_owned()
+            } else {
+                format!("the other is in {}; give one of them another `name`", twin.origin)
+            };
             let message = format!("a second pattern named `{}`", pattern.name);
             compiler.error(&key(&pattern.place, "name"), message, Some(hint));
         }
