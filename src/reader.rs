@@ -18,6 +18,10 @@ use crate::source::{Handle, Source};
 pub const LINK_BUDGET: u32 = 100_000;
 /// The name that a mount has in itself for what it tells of itself.
 pub const NOT_ENTERED: &[u8] = b".veinfs";
+/// When less than this is left of the stack, in bytes, it grows.
+const STACK_LEFT: usize = 128 << 10;
+/// By how much it grows, in bytes.
+const STACK_GROWTH: usize = 4 << 20;
 /// The deepest way below one link or match.
 pub const MAX_WAY: usize = 4096;
 
@@ -116,7 +120,9 @@ impl Reader<'_> {
         }
         reading.path.extend_from_slice(target.name.to_bytes());
         reading.through_link |= target.linked;
-        let verdict = self.enter(parent, target, &own, &mut possible, reading);
+        // Trees may be deeper than a thread's stack.
+        let verdict =
+            stacker::maybe_grow(STACK_LEFT, STACK_GROWTH, || self.enter(parent, target, &own, &mut possible, reading));
         reading.path.truncate(length);
         reading.through_link = through_link;
         verdict
