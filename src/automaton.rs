@@ -196,6 +196,14 @@ impl Automaton {
         &self.tops[id.index()]
     }
 
+    /// Removes from `asked` what a child in these states settles: states that hold or not, and nothing more.
+    pub(crate) fn drop_settled(&self, asked: &mut Bits, child: &crate::matcher::Summary) {
+        let settles = |id: &usize| self.states[*id].closed && !self.states[*id].counts;
+        for id in child.yes.iter().filter(settles) {
+            asked.take(id);
+        }
+    }
+
     /// True if a pattern has `**`.
     pub(crate) fn has_recursion(&self) -> bool {
         !self.recursive.is_empty()

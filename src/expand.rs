@@ -191,9 +191,16 @@ fn described(
     states.iter().for_each(|(state, _)| wanted.insert(state.index()));
     let mut summaries: Vec<Option<Summary>> = vec![None; children.len()];
     let mut reading = Reading { path: directory.path.to_vec(), through_link: false, budget: LINK_BUDGET, scratch };
-    let kids = reader.kids(way, &directory.own, &listed, &wanted, &mut reading, &mut |at, summary| {
-        summaries[at] = Some(summary.clone());
-    });
+    let kids = reader.kids(
+        way,
+        &directory.own,
+        &listed,
+        &wanted,
+        &mut reading,
+        Some(&mut |at, summary: &Summary| {
+            summaries[at] = Some(summary.clone());
+        }),
+    );
     let probe = |name: &[u8], test| reader.probe(directory.handle, directory.path, name, test);
     let offer = Offer { own: &directory.own, files: &listed.files, kids: &kids, probe: &probe, unread: false };
 

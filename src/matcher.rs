@@ -517,6 +517,14 @@ impl Automaton {
         self.names.glob(glob).mappings(name, self.names.captures()).map_err(|_| TooMany)
     }
 
+    /// True if `state` holds by the files of the directory, whatever its children are.
+    pub(crate) fn files_decide(&self, state: StateId, offer: &Offer<'_>) -> bool {
+        match &self.state(state).body {
+            Expr::Count { of, min: 1, max: None } if self.state(state).closed => self.there(of, offer) == Some(YES),
+            _ => false,
+        }
+    }
+
     fn answer(&self, expr: &Expr, offer: &Offer<'_>) -> Result<Answer, TooMany> {
         match expr {
             Expr::All(parts) => self.all(parts, offer),

@@ -195,13 +195,22 @@ impl Reader<'_> {
         wanted: &Bits,
         reading: &mut Reading<'_>,
     ) -> Verdict {
-        let kids = self.kids(way, own, listed, wanted, reading, &mut |_, _| {});
+        // What files decide by themselves needs no look at the children, which for `**` saves whole subtrees.
+        let none = Kids::new(self.automaton);
+        let alone = Offer { own, files: &listed.files, kids: &none, probe: &|_, _| None, unread: false };
+        let mut open = Bits::new(self.automaton.states.len());
+        wanted
+            .iter()
+            .filter(|id| !self.automaton.files_decide(StateId(*id as u32), &alone))
+            .for_each(|id| open.insert(id));
+        let kids = self.kids(way, own, listed, &open, reading, None);
         let probe = |name: &[u8], test| self.probe(way.handle, &reading.path, name, test);
         let offer = Offer { own, files: &listed.files, kids: &kids, probe: &probe, unread: false };
         self.automaton.judge(&offer, Some(wanted))
     }
 
-    /// The states of the children that `wanted` asks for; `each` sees those of every one, by its place in the listing.
+    /// The states of the children that `wanted` asks for. `each` sees those of every one, by its place in the listing;
+    /// without it, no more are read than it takes to know them all together.
     pub fn kids(
         &self,
         way: &Way<'_>,
@@ -209,7 +218,7 @@ impl Reader<'_> {
         listed: &Listed,
         wanted: &Bits,
         reading: &mut Reading<'_>,
-        each: &mut dyn FnMut(usize, &crate::matcher::Summary),
+        mut each: Option<&mut dyn FnMut(usize, &crate::matcher::Summary)>,
     ) -> Kids {
         let mut kids = Kids::new(self.automaton);
         let mut asked = Bits::new(self.automaton.states.len());
@@ -218,11 +227,21 @@ impl Reader<'_> {
             return kids;
         }
         let above = above_children(self.automaton, own);
-        for at in 0..listed.dirs.len() {
+        // In one order, whatever that of the listing: which directories are read must not depend on it.
+        let mut order: Vec<usize> = (0..listed.dirs.len()).collect();
+        order.sort_unstable_by_key(|at| listed.dirs.name(*at));
+        for at in order {
             let target = Target { name: listed.dirs.name(at), linked: listed.dirs.linked(at), above: &above };
             let verdict = self.child(way, &target, &asked, reading);
-            each(at, &verdict.summary);
+            match &mut each {
+                Some(each) => each(at, &verdict.summary),
+                // One child is enough for these, and no other can take it back.
+                None => self.automaton.drop_settled(&mut asked, &verdict.summary),
+            }
             kids.merge(verdict.summary);
+            if asked.is_empty() {
+                break;
+            }
         }
         kids
     }

@@ -30,6 +30,13 @@ impl Bits {
         self.0.iter_mut().zip(&other.0).for_each(|(word, more)| *word |= more);
     }
 
+    /// Removes a number.
+    pub fn take(&mut self, at: usize) {
+        if let Some(word) = self.0.get_mut(at / 64) {
+            *word &= !(1 << (at % 64));
+        }
+    }
+
     /// Removes all of another set.
     pub fn remove(&mut self, other: &Bits) {
         self.0.iter_mut().zip(&other.0).for_each(|(word, less)| *word &= !less);
