@@ -24,7 +24,7 @@ const SHARDS: usize = 64;
 #[derive(Debug)]
 pub(crate) struct Node {
     pub(crate) ino: u64,
-    /// The match it belongs to; a file that two matches show has the one through which it was looked up last.
+    /// The match it belongs to; of a file that several matches show, the first through which it was looked up.
     pub(crate) place: Arc<Place>,
     pub(crate) kind: NodeKind,
     /// Where the real thing is.
@@ -85,6 +85,14 @@ impl Node {
             shown.changed = Some(SystemTime::now());
         }
         shown.hash = Some(hash);
+    }
+
+    /// The match through which it was looked up last.
+    pub(crate) fn place(&self) -> Arc<Place> {
+        match (&self.kind, &self.at.lock().parent) {
+            (NodeKind::Leaf { .. }, Some(parent)) => Arc::clone(&parent.place),
+            _ => Arc::clone(&self.place),
+        }
     }
 
     /// The path of a directory below its source; for anything else, that of the directory it is in.

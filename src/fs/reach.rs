@@ -153,6 +153,11 @@ impl VeinFs {
         {
             attr.mtime = attr.mtime.max(changed);
         }
+        if stat.is_link()
+            && let Ok(text) = self.shown_text(node)
+        {
+            attr.size = text.len() as u64;
+        }
         let top_of_match = matches!(&node.kind, NodeKind::Dir { .. }) && node.at.lock().parent.is_none();
         if self.options.allow_other && top_of_match {
             let source = &self.live.sources[node.place.source];
