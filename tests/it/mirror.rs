@@ -124,7 +124,9 @@ impl Grower {
             symlink(format!("{up}nowhere"), dir.join(format!("dangling{number}"))).expect("a link");
         }
         let deepest = self.dirs.first().expect("the root at least").clone();
-        symlink("..", deepest.join("up")).expect("a link");
+        if deepest != self.root {
+            symlink("..", deepest.join("up")).expect("a link");
+        }
         symlink("self", deepest.join("self")).expect("a link");
         symlink(self.root.join("run0/raw"), deepest.join("to-dir")).expect("a link");
         lay_out(&deepest, &["fifo|"]);
@@ -278,7 +280,7 @@ impl Mirror<'_> {
         assert_eq!(shown.remove("user.veinfs.pattern").unwrap_or_default(), self.pattern.as_bytes());
         let captures = shown.remove("user.veinfs.captures").unwrap_or_default();
         assert_eq!(ndjson(&captures), [serde_json::json!({})]);
-        assert_eq!(shown, own, "{}", view.display());
+        assert!(shown == own, "{}: {:?}, {:?}", view.display(), shown.keys(), own.keys());
     }
 }
 
