@@ -27,7 +27,7 @@ use crate::view::inode::Devices;
 use attr::{errno, folder_attr};
 use control::Control;
 use files::{Open, Opened, read_full};
-use node::{Cache, Listing, NodeKind, Nodes};
+use node::{Cache, Listing, Node, NodeKind, Nodes};
 use reach::Target;
 
 mod attr;

@@ -77,6 +77,7 @@ impl VeinFs {
                 source: &*self.live.sources[source].source,
                 rules: ListRules { exclude: &options.exclude, follow: false },
                 closed: &|path| options.closes(path),
+                shut: &options.shut,
                 failed: &|path, error| self.live.note_read_error(source, path, error),
             };
             let above_node = OnceCell::new();

@@ -221,8 +221,8 @@ fn a_mount_point_within_the_source_is_not_walked_into() {
     assert_eq!(again.lines().len(), 2, "nor by a scan: {}", again.text());
     assert_eq!(again.stderr, "");
     // The whole tree is finite.
-    let mut find = Command::new("find");
-    find.arg("-L").arg(mountpoint.join("whole/a")).args(["-name", "data.csv", "-printf", "%P\\n"]);
+    let mut find = Command::new("timeout");
+    find.args(["-k", "5", "60", "find", "-L"]).arg(mountpoint.join("whole/a")).args(["-name", "data.csv", "-printf", "%P\\n"]);
     let found = Output::of(&mut find);
     assert!(found.lines().contains(&"data.csv".to_owned()), "{found:?}");
     assert!(found.lines().iter().all(|path| path.matches('/').count() < 8), "{found:?}");
@@ -243,7 +243,7 @@ fn a_link_out_of_the_source_does_not_lead_back_into_the_mount() {
     assert!(out.join("src/run/data.csv").exists(), "what is outside is shown as it is");
     assert!(!names(&out).contains(&"mnt".to_owned()), "{:?}", names(&out));
     assert!(!out.join("mnt/whole").exists());
-    let found = Output::of(Command::new("find").arg(&bed.mnt).args(["-name", "data.csv"])).ok();
+    let found = Output::of(Command::new("timeout").args(["60", "find"]).arg(&bed.mnt).args(["-name", "data.csv"])).ok();
     assert!(found.lines().len() < 10, "{}", found.text());
 }
 
