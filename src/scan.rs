@@ -82,7 +82,10 @@ impl Scanner {
                 // A source that is itself in such a file system was asked for.
                 let own = std::fs::metadata(&source.root).map(|meta| meta.dev()).ok();
                 options.shut = Shut::default();
-                pseudo.iter().filter(|device| Some(**device) != own).for_each(|device| options.shut.add_device(*device));
+                pseudo
+                    .iter()
+                    .filter(|device| Some(**device) != own)
+                    .for_each(|device| options.shut.add_device(*device));
                 options.not_entered.extend(mounts::not_entered(&source.root).unwrap_or_default().iter().filter_map(
                     |mount| {
                         let below = mount.strip_prefix(&source.root).ok()?.as_os_str().as_bytes();
