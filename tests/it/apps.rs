@@ -12,8 +12,8 @@ use crate::bed::{Output, TestBed, can_mount, has, names};
 /// Runs a shell script with `$1`, `$2`… set.
 #[track_caller]
 fn sh(script: &str, args: &[&Path]) -> String {
-    let mut command = Command::new("bash");
-    command.args(["-euo", "pipefail", "-c", script, "bash"]).args(args);
+    let mut command = Command::new("timeout");
+    command.args(["-k", "5", "120", "bash", "-euo", "pipefail", "-c", script, "bash"]).args(args);
     command.env("LC_ALL", "C").env("GIT_CONFIG_GLOBAL", "/dev/null").env("GIT_CONFIG_NOSYSTEM", "1");
     Output::of(&mut command).ok().text()
 }
@@ -255,7 +255,8 @@ fn unusual_ways_of_reading() {
         assert!(read == whole, "{name}: {} bytes of {}", read.len(), whole.len());
     }
     // Holes.
-    let (shown, own) = (File::open(view.join("lib/sparse")).expect("it"), File::open(real.join("lib/sparse")).expect("it"));
+    let (shown, own) =
+        (File::open(view.join("lib/sparse")).expect("it"), File::open(real.join("lib/sparse")).expect("it"));
     for from in [SeekFrom::Data(0), SeekFrom::Hole(0), SeekFrom::Hole(2 << 20), SeekFrom::Data(3 << 20)] {
         assert_eq!(rustix::fs::seek(&shown, from), rustix::fs::seek(&own, from), "{from:?}");
     }

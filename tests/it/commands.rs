@@ -188,7 +188,8 @@ fn a_reader_that_goes_away_is_no_failure() {
     let bed = TestBed::new(&lines);
     let run = bed.file("run.yaml", RUN);
     let src = bed.src.to_str().expect("text");
-    for args in [&["scan", src, "-p", &run][..], &["scan", src, "-p", &run, "--json"], &["scan", src, "-p", &run, "-0"]] {
+    for args in [&["scan", src, "-p", &run][..], &["scan", src, "-p", &run, "--json"], &["scan", src, "-p", &run, "-0"]]
+    {
         let mut child =
             bed.command(args).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("the program starts");
         let mut first = [0; 10];
@@ -220,7 +221,7 @@ fn the_library_is_listed_and_every_pattern_is_used_by_name_or_as_printed() {
     let found = tree.scan(["-p", &file]).ok().lines();
     assert_eq!(found, [tree.src.join("e1").to_str().expect("text")]);
     assert_eq!(tree.scan(["-p", "experiment"]).ok().lines(), found);
-    bed.veinfs(["patterns", "experimant"]).code(1).says("did you mean `experiment`?");
+    bed.veinfs(["patterns", "experimant"]).code(2).says("did you mean `experiment`?");
 }
 
 #[test]
@@ -237,7 +238,7 @@ fn check_says_where_and_what_is_wrong() {
         ("capture.yaml", "captures: {a: x}\nfiles: ['<b>']\n", ": files[0]: ", "did you mean `<a>`?"),
         ("size.yaml", "files: [{glob: x, size: big}]\n", ": files[0].size: ", "write \">0\""),
         ("twice.json", "{\"files\": [], \"files\": []}", ": ", "duplicate key `files`"),
-        ("syntax.json", "{\"files\":\n [\"x\",]}", ": line 2, column 6: ", "remove the comma"),
+        ("syntax.json", "{\"files\":\n [\"x\",]}", ": line 2, column 7: ", "remove the comma"),
         ("syntax.yaml", "files: [x\nname: y: z\n", ": line ", "column "),
         ("syntax.toml", "files = [\n", ": line 1, column 10: ", "unclosed array"),
     ];

@@ -222,7 +222,9 @@ fn a_mount_point_within_the_source_is_not_walked_into() {
     assert_eq!(again.stderr, "");
     // The whole tree is finite.
     let mut find = Command::new("timeout");
-    find.args(["-k", "5", "60", "find", "-L"]).arg(mountpoint.join("whole/a")).args(["-name", "data.csv", "-printf", "%P\\n"]);
+    find.args(["-k", "5", "60", "find", "-L"])
+        .arg(mountpoint.join("whole/a"))
+        .args(["-name", "data.csv", "-printf", "%P\\n"]);
     let found = Output::of(&mut find);
     assert!(found.lines().contains(&"data.csv".to_owned()), "{found:?}");
     assert!(found.lines().iter().all(|path| path.matches('/').count() < 8), "{found:?}");
