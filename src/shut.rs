@@ -20,8 +20,14 @@ pub struct Shut(Arc<RwLock<Known>>);
 #[derive(Debug, Default)]
 struct Known {
     devices: Vec<u64>,
-    /// By device and inode of the directory that it is in, and its name.
-    points: Vec<((u64, u64), Box<[u8]>)>,
+    points: Vec<Point>,
+}
+
+#[derive(Debug)]
+struct Point {
+    /// Device and inode of the directory that it is in.
+    parent: (u64, u64),
+    name: Box<[u8]>,
 }
 
 impl Shut {
@@ -38,7 +44,7 @@ impl Shut {
         if let (Some(parent), Some(name)) = (path.parent(), path.file_name())
             && let Ok(meta) = std::fs::metadata(parent)
         {
-            self.0.write().points.push(((meta.dev(), meta.ino()), name.as_bytes().into()));
+            self.0.write().points.push(Point { parent: (meta.dev(), meta.ino()), name: name.as_bytes().into() });
         }
     }
 
@@ -50,11 +56,11 @@ impl Shut {
     /// True if the directory `name` in `dir` is such a mount point; what is mounted there is not asked.
     pub fn is_point(&self, source: &dyn Source, dir: &Handle, name: &[u8]) -> bool {
         let known = self.0.read();
-        if known.points.iter().all(|(_, point)| **point != *name) {
+        if known.points.iter().all(|point| *point.name != *name) {
             return false;
         }
         let identity = source.identity(dir).ok();
-        known.points.iter().any(|(parent, point)| Some(*parent) == identity && **point == *name)
+        known.points.iter().any(|point| Some(point.parent) == identity && *point.name == *name)
     }
 }
 

@@ -2,7 +2,7 @@
 
 use std::ffi::OsStr;
 use std::fs::{self, File};
-use std::io::{BufRead, BufReader, Read};
+use std::io::Read;
 use std::os::unix::fs::FileExt;
 use std::process::{Command, Stdio};
 
@@ -350,11 +350,52 @@ fn the_mount_is_up_while_the_scan_runs() {
     assert_eq!(names(&bed.mnt), ["run"]);
     eventually("the scan is complete", || bed.status()["state"] == "complete");
     assert_eq!(names(bed.mnt.join("run")).len(), 300);
-    // Its output is of no use to a shell that waits for its end.
     let log = bed.dir.join("log");
     bed.unmount();
     bed.mount(["-p", &run, "--log", log.to_str().expect("text")]);
     assert!(log.exists());
-    let listed = Command::new("ls").arg(bed.mnt.join("run")).stdout(Stdio::piped()).spawn().expect("ls");
-    assert_eq!(BufReader::new(listed.stdout.expect("a pipe")).lines().count(), 300);
+    assert_eq!(names(bed.mnt.join("run")).len(), 300);
+}
+
+#[test]
+fn many_readers_of_one_changing_directory_miss_nothing() {
+    if !can_mount() {
+        return;
+    }
+    let lines: Vec<String> = (0..200).map(|n| format!("run/kept{n}=")).chain(["run/data.csv=".to_owned()]).collect();
+    let bed = TestBed::new(&lines);
+    let run = bed.file("run.yaml", "name: run\nfiles: [data.csv, 'kept*']\noptional_files: ['*']\n");
+    bed.mount(["-p", &run, "--attr-timeout", "0"]);
+    let view = bed.mnt.join("run/run");
+    let done = std::sync::atomic::AtomicBool::new(false);
+    /// Ends the readers, also when the test fails.
+    struct End<'a>(&'a std::sync::atomic::AtomicBool);
+    impl Drop for End<'_> {
+        fn drop(&mut self) {
+            self.0.store(true, std::sync::atomic::Ordering::Relaxed);
+        }
+    }
+    std::thread::scope(|scope| {
+        let end = End(&done);
+        for _ in 0..4 {
+            scope.spawn(|| {
+                while !done.load(std::sync::atomic::Ordering::Relaxed) {
+                    let kept = names(&view).iter().filter(|name| name.starts_with("kept")).count();
+                    assert_eq!(kept, 200);
+                    assert!(view.join("kept7").exists());
+                }
+            });
+        }
+        for n in 0..100 {
+            let new = bed.src.join("run").join(format!("new{n}"));
+            fs::write(&new, "").expect("a file");
+            assert!(view.join(format!("new{n}")).exists(), "new{n}");
+            if n % 10 == 0 {
+                eventually("a new name", || names(&view).contains(&format!("new{n}")));
+            }
+            fs::remove_file(&new).expect("removed");
+        }
+        drop(end);
+    });
+    eventually("the last name is gone", || names(&view).len() == 201);
 }

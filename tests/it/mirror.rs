@@ -3,7 +3,6 @@
 use std::collections::BTreeMap;
 use std::ffi::{CString, OsStr, OsString};
 use std::fs::{self, File, Metadata, Permissions};
-use std::io;
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::os::unix::fs::{FileExt, FileTypeExt, MetadataExt, PermissionsExt, symlink};
 use std::path::{Path, PathBuf};
@@ -410,8 +409,6 @@ fn changes(path: &Path) -> Vec<(&'static str, Result<(), Errno>)> {
     let times = Timestamps { last_access: now, last_modification: now };
     let open = |path: &Path, flags| rustix::fs::open(path, flags, Mode::RUSR).map(drop);
     let old = |result: nix::Result<()>| result.map_err(|e| Errno::from_raw_os_error(e as i32));
-    let io =
-        |result: io::Result<()>| result.map_err(|e| Errno::from_raw_os_error(e.raw_os_error().unwrap_or_default()));
     let is_dir = path.is_dir();
     let mut done = vec![
         ("create", open(&other, OFlags::WRONLY | OFlags::CREATE)),
@@ -437,17 +434,13 @@ fn changes(path: &Path) -> Vec<(&'static str, Result<(), Errno>)> {
             ("open to append", open(path, OFlags::WRONLY | OFlags::APPEND)),
             ("open to truncate", open(path, OFlags::WRONLY | OFlags::TRUNC)),
             ("open to read and truncate", open(path, OFlags::RDONLY | OFlags::TRUNC)),
-            ("truncate", io(File::open(path).and_then(|_| old_truncate(path)))),
+            ("truncate", old(nix::unistd::truncate(path, 0))),
             ("unlink", rustix::fs::unlink(path)),
             ("link", link),
             ("anonymous file", open(parent, OFlags::WRONLY | OFlags::TMPFILE)),
         ]);
     }
     done
-}
-
-fn old_truncate(path: &Path) -> io::Result<()> {
-    nix::unistd::truncate(path, 0).map_err(Into::into)
 }
 
 #[test]
