@@ -55,6 +55,10 @@ fn project() -> TestBed {
     let sparse = File::create(src.join("lib/sparse")).expect("a file");
     sparse.set_len(4 << 20).expect("a length");
     sparse.write_all_at(b"in the middle", 2 << 20).expect("bytes");
+    // Of another second than now: that is as far as rsync looks.
+    File::open(src.join("lib"))
+        .and_then(|dir| dir.set_modified(std::time::UNIX_EPOCH + std::time::Duration::new(1_000_000_000, 987_654_321)))
+        .expect("a time");
     bed
 }
 
@@ -89,7 +93,7 @@ fn copies_are_what_the_source_is() {
         assert_eq!(fs::read_link(dir.join("lib/dangling")).expect("a link"), real.join("lib/no/such"));
         assert_eq!(fs::read(dir.join("lib/to-marker")).expect("a link that resolves"), b"");
         let (copied, source) = (fs::metadata(dir.join("lib")).expect("a copy"), fs::metadata(real.join("lib")));
-        assert_eq!(copied.mtime_nsec(), source.expect("a source").mtime_nsec());
+        assert_eq!(copied.mtime_nsec(), source.expect("a source").mtime_nsec(), "{}", dir.display());
     };
     let to = copy("cp");
     sh("cp -a \"$1/.\" \"$2\"", &[&view, &to]);
