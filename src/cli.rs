@@ -91,6 +91,7 @@ impl WalkArgs {
             follow: self.follow,
             exclude: Exclude::new(&self.exclude).map_err(ConfigError::Exclude)?,
             not_entered: default.not_entered,
+            shut: default.shut,
         })
     }
 }

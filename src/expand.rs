@@ -106,6 +106,10 @@ fn read(reader: &Reader<'_>, directory: &Directory<'_>, matched: bool, scratch: 
         if reader.rules.exclude.excludes(&|| directory.path.to_vec(), bytes) {
             return;
         }
+        // One's own mount point is not shown: whoever looks into it is led on without end.
+        if raw == RawKind::Dir && reader.shut.is_point(reader.source, directory.handle, bytes) {
+            return;
+        }
         let kind = match raw {
             RawKind::File => Kind::File,
             RawKind::Dir => Kind::Dir,
@@ -139,7 +143,7 @@ fn link(
             if stat.is_file() {
                 return Some(Shown::File { linked: true });
             }
-            if !stat.is_dir() || way.holds(reader.source, (stat.dev, stat.ino)) {
+            if !stat.is_dir() || reader.shut.is_device(stat.dev) || way.holds(reader.source, (stat.dev, stat.ino)) {
                 return Some(Shown::Link);
             }
             content.map(|content| Shown::Dir { content, linked: true })

@@ -27,7 +27,7 @@ use crate::view::inode::Devices;
 use attr::{errno, folder_attr};
 use control::Control;
 use files::{Open, Opened, read_full};
-use node::{Cache, Listing, NodeKind, Nodes};
+use node::{Cache, Listing, Node, NodeKind, Nodes};
 use reach::Target;
 
 mod attr;
@@ -137,13 +137,17 @@ impl VeinFs {
             Ok(node) => node,
             Err(error) => return self.place_by_ino(ino.0).map(|place| self.link_text(&place)).ok_or(error),
         };
-        let (dir, at) = self.whereabouts(&node)?;
+        self.shown_text(&node)
+    }
+
+    /// What a link says, made absolute where it was relative to where it really is.
+    fn shown_text(&self, node: &Node) -> io::Result<Vec<u8>> {
+        let (dir, at) = self.whereabouts(node)?;
         let text = self.source(&node.place).read_link(&dir, &at.name)?;
         if text.starts_with(b"/") {
             return Ok(text);
         }
-        // Relative to where the link really is.
-        let source = &self.live.sources[node.place.source];
+        let source = &self.live.sources[node.place().source];
         let mut real = source.path_of(&crate::entry::RelPath::from_bytes(node.dir_path()));
         real.push(b'/');
         real.extend_from_slice(&text);
@@ -165,7 +169,8 @@ impl VeinFs {
                 (dir, Some((at.name, at.linked)))
             }
         };
-        let source = &self.live.sources[node.place.source];
+        let place = node.place();
+        let source = &self.live.sources[place.source];
         let mut path = node.dir_path();
         if let Some((name, _)) = &name {
             if !path.is_empty() {
@@ -174,7 +179,7 @@ impl VeinFs {
             path.extend_from_slice(name.to_bytes());
         }
         let real = source.path_of(&crate::entry::RelPath::from_bytes(path));
-        Ok(Some(xattr::Subject { dir, name, real, place: Arc::clone(&node.place) }))
+        Ok(Some(xattr::Subject { dir, name, real, place }))
     }
 
     fn control_attr(&self, control: &Control) -> FileAttr {

@@ -26,6 +26,7 @@
 //! - [`entry`]: names, relative paths and kinds, the shared vocabulary
 //! - [`source`]: the trait of trees that are only read
 //!   - [`source::local`]: directories of this machine
+//! - [`shut`]: mount points that are entered on no way
 //! - [`listing`]: one directory's entries, matched against all globs as they are read
 //! - [`reader`]: one directory's states from the top down, for what is behind links and what a match shows
 //! - [`walk`]: the parallel walk of a source, every directory listed once and judged once
@@ -55,6 +56,7 @@ pub mod automaton;
 pub mod matcher;
 
 pub mod entry;
+pub mod shut;
 pub mod source;
 
 pub mod listing;

@@ -155,8 +155,8 @@ fn answer(mountpoint: PathBuf, limit: Duration) -> MountState {
     }
 }
 
-/// The processes that keep what is mounted at `mountpoint` busy, this process included; empty if
-/// nothing is mounted there.
+/// The processes that keep what is mounted at `mountpoint` busy, but this one; empty if nothing is
+/// mounted there.
 pub fn busy(mountpoint: &Path) -> Result<BusyReport, MountsError> {
     let mountpoint = resolve(mountpoint)?;
     let mounts = mounts()?;

@@ -12,6 +12,7 @@ use crate::automaton::{Automaton, StateId};
 use crate::listing::{ListRules, Listed, Scratch, c_name, list};
 use crate::matcher::bits::Bits;
 use crate::matcher::{Files, Kids, Offer, Own, Verdict};
+use crate::shut::Shut;
 use crate::source::{Handle, Source};
 
 /// The most directories that are read behind one link.
@@ -36,6 +37,8 @@ pub struct Reader<'a> {
     pub rules: ListRules<'a>,
     /// Paths below the source that are not entered.
     pub closed: &'a dyn Fn(&[u8]) -> bool,
+    /// What is not entered through links either.
+    pub shut: &'a Shut,
     /// Told of directories and files that cannot be read, by path below the source.
     pub failed: &'a dyn Fn(&[u8], io::Error),
 }
@@ -148,10 +151,14 @@ impl Reader<'_> {
             self.automaton
                 .judge(&Offer { own, files: &files, kids: &kids, probe: &|_, _| None, unread: true }, Some(possible))
         };
-        if self.closes(path, target.name.to_bytes()) {
+        let empty = |possible: &Bits| {
             let (files, kids) = (Files::new(self.automaton), Kids::new(self.automaton));
             let offer = Offer { own, files: &files, kids: &kids, probe: &|_, _| None, unread: false };
-            return self.automaton.judge(&offer, Some(possible));
+            self.automaton.judge(&offer, Some(possible))
+        };
+        let name = target.name.to_bytes();
+        if self.closes(path, name) || self.shut.is_point(self.source, parent.handle, name) {
+            return empty(possible);
         }
         let opened = if target.linked {
             self.source.open_link(parent.handle, target.name)
@@ -167,15 +174,18 @@ impl Reader<'_> {
                 return unread(io::Error::other("too many directories behind links; gave up"), possible);
             }
             reading.budget -= 1;
-        }
-        if target.linked && self.automaton.has_recursion() {
-            match self.source.identity(&handle) {
-                Ok(identity) if parent.holds(self.source, identity) => self.automaton.drop_recursive(possible),
-                Ok(_) => {}
+            let identity = match self.source.identity(&handle) {
+                Ok(identity) => identity,
                 Err(error) => return unread(error, possible),
+            };
+            if self.shut.is_device(identity.0) {
+                return empty(possible);
             }
-            if possible.is_empty() {
-                return Verdict::empty(self.automaton);
+            if target.linked && self.automaton.has_recursion() && parent.holds(self.source, identity) {
+                self.automaton.drop_recursive(possible);
+                if possible.is_empty() {
+                    return Verdict::empty(self.automaton);
+                }
             }
         }
         let listed = match list(self.automaton, self.source, &handle, &|| path.clone(), self.rules, reading.scratch) {

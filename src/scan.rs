@@ -2,6 +2,7 @@
 
 use std::io;
 use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::MetadataExt;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::thread::JoinHandle;
@@ -11,6 +12,7 @@ use crate::automaton::Automaton;
 use crate::config::NamedSource;
 use crate::entry::{RelPath, printable};
 use crate::mounts;
+use crate::shut::Shut;
 use crate::walk::{Event, Found, Progress, Trouble, WalkOptions, walk};
 
 /// What a scan reports, from any thread; `source` is the source's place.
@@ -70,10 +72,20 @@ impl Scanning {
 impl Scanner {
     /// A scan that is not yet running; kernel file systems and veinfs mounts below the sources are left out.
     pub fn new(automaton: Arc<Automaton>, sources: Vec<NamedSource>, options: &WalkOptions) -> Self {
+        let all = mounts::mounts().unwrap_or_default();
+        let pseudo = all.iter().filter(|mount| mounts::is_pseudo(&mount.fstype));
+        let pseudo: Vec<u64> = pseudo.map(|mount| rustix::fs::makedev(mount.major, mount.minor)).collect();
         let options = sources
             .iter()
             .map(|source| {
                 let mut options = options.clone();
+                // A source that is itself in such a file system was asked for.
+                let own = std::fs::metadata(&source.root).map(|meta| meta.dev()).ok();
+                options.shut = Shut::default();
+                pseudo
+                    .iter()
+                    .filter(|device| Some(**device) != own)
+                    .for_each(|device| options.shut.add_device(*device));
                 options.not_entered.extend(mounts::not_entered(&source.root).unwrap_or_default().iter().filter_map(
                     |mount| {
                         let below = mount.strip_prefix(&source.root).ok()?.as_os_str().as_bytes();
@@ -93,6 +105,7 @@ impl Scanner {
 
     /// One more directory that is not entered, in every source that it lies below: a mount point to come.
     pub fn leave_out(&mut self, directory: &std::path::Path) {
+        self.options.iter().for_each(|options| options.shut.add_point(directory));
         for (source, options) in self.sources.iter().zip(&mut self.options) {
             if let Ok(below) = directory.strip_prefix(&source.root) {
                 options.not_entered.insert(RelPath::from_bytes(below.as_os_str().as_bytes()));

@@ -23,6 +23,7 @@ use crate::matcher::bits::Bits;
 use crate::matcher::mapping::Mapping;
 use crate::matcher::{Files, Kids, Offer, Own, Summary, Verdict};
 use crate::reader::{LINK_BUDGET, NOT_ENTERED, Reader, Reading, Target, Way};
+use crate::shut::Shut;
 use crate::source::{Handle, Source};
 
 /// Room for [`crate::reader::MAX_WAY`] directories behind links.
@@ -43,6 +44,8 @@ pub struct WalkOptions {
     pub exclude: Exclude,
     /// Directories below the source that are not entered.
     pub not_entered: HashSet<RelPath>,
+    /// What is not entered through links either.
+    pub shut: Shut,
 }
 
 impl Default for WalkOptions {
@@ -54,6 +57,7 @@ impl Default for WalkOptions {
             follow: false,
             exclude: Exclude::default(),
             not_entered: HashSet::new(),
+            shut: Shut::default(),
         }
     }
 }
@@ -354,7 +358,7 @@ impl<'a> Walk<'a> {
         };
         if self.root_dev.is_some() || self.options.follow {
             match self.source.identity(&handle) {
-                Ok((dev, _)) if self.root_dev.is_some_and(|root| root != dev) => {
+                Ok((dev, _)) if self.root_dev.is_some_and(|root| root != dev) || self.options.shut.is_device(dev) => {
                     return self.without_content(parent, at, &own, false);
                 }
                 Ok(identity) if linked && self.is_above(parent, identity) => {
@@ -515,6 +519,7 @@ impl<'a> Walk<'a> {
             source: self.source,
             rules: ListRules { exclude: &self.options.exclude, follow: false },
             closed: &|path| self.options.closes(path),
+            shut: &self.options.shut,
             failed: &|path, error| self.unread(path.to_vec(), error),
         };
         let target = Target { name: parent.dirs.name(at), linked: true, above: own.above };

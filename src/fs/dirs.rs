@@ -45,10 +45,14 @@ impl VeinFs {
         let content = Arc::clone(&content.lock());
         if let Some(listing) = self.listings.get(node.ino, ttl)
             && (Arc::ptr_eq(&listing.content, &content) || listing.content == content)
+            && (ttl == FOREVER || !listing.recent && self.modified(node).is_ok_and(|own| own == listing.own))
         {
             return Ok(listing);
         }
-        let handle = self.handle(node)?;
+        let own = self.modified(node)?;
+        // Opened anew: two that read the same descriptor would share one position.
+        let handle = self.source(&node.place).open_dir(&*self.handle(node)?, c".")?;
+        let recent = Listing::is_recent(own);
         let automaton = &*self.live.automaton;
         let options = &self.live.options[node.place.source];
         let source = node.place.source;
@@ -77,6 +81,7 @@ impl VeinFs {
                 source: &*self.live.sources[source].source,
                 rules: ListRules { exclude: &options.exclude, follow: false },
                 closed: &|path| options.closes(path),
+                shut: &options.shut,
                 failed: &|path, error| self.live.note_read_error(source, path, error),
             };
             let above_node = OnceCell::new();
@@ -88,10 +93,14 @@ impl VeinFs {
             };
             expand(&reader, &directory, &content, symlinks, scratch)
         })?;
-        node.note_shown(&entries);
-        let listing = Listing { table: Arc::new(Table::new(entries)), content };
+        node.note_shown(&entries, own);
+        let listing = Listing { table: Arc::new(Table::new(entries)), content, own, recent };
         self.listings.put(node.ino, listing.clone());
         Ok(listing)
+    }
+
+    fn modified(&self, node: &Arc<Node>) -> io::Result<(i64, u32)> {
+        Ok(self.source(&node.place).stat_dir(&*self.handle(node)?)?.mtime)
     }
 
     /// Device and inode of each directory on the way to a node from the source's root, as far as they can be had.

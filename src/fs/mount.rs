@@ -84,6 +84,10 @@ pub fn mount(
     let session = session.spawn()?;
     let _ = notifier.set(session.notifier());
     if let Some(entry) = &entry {
+        let own = rustix::fs::makedev(entry.major, entry.minor);
+        live.options.iter().for_each(|options| options.shut.add_device(own));
+        // The kernel keeps what it is told of the root: a link in a source that leads there asks no thread of ours.
+        let _ = std::fs::metadata(&live.mountpoint);
         raise_readahead(&format!("{}:{}", entry.major, entry.minor));
     }
 

@@ -24,7 +24,7 @@ const SHARDS: usize = 64;
 #[derive(Debug)]
 pub(crate) struct Node {
     pub(crate) ino: u64,
-    /// The match it belongs to; a file that two matches show has the one through which it was looked up last.
+    /// The match it belongs to; of a file that several matches show, the first through which it was looked up.
     pub(crate) place: Arc<Place>,
     pub(crate) kind: NodeKind,
     /// Where the real thing is.
@@ -69,22 +69,43 @@ pub(crate) struct OpenState {
 pub(crate) struct ShownState {
     /// A hash of it, once it was listed.
     hash: Option<u64>,
-    /// When it was seen to have changed since.
-    pub(crate) changed: Option<SystemTime>,
+    /// The directory's own modification time before it was listed.
+    own: (i64, u32),
+    /// When it was seen to have changed though that had not.
+    changed: Option<SystemTime>,
 }
 
 impl Node {
     /// Remembers what a directory shows now: a change that its own modification time does not tell of, deeper down,
     /// counts as one of its own, so that the kernel asks for its entries again.
-    pub(crate) fn note_shown(&self, entries: &[(Box<[u8]>, Shown)]) {
+    pub(crate) fn note_shown(&self, entries: &[(Box<[u8]>, Shown)], own: (i64, u32)) {
         let NodeKind::Dir { shown, .. } = &self.kind else { return };
         // Independent of the order of listing.
         let hash = entries.iter().fold(0u64, |sum, entry| sum.wrapping_add(FxBuildHasher.hash_one(entry)));
         let mut shown = shown.lock();
-        if shown.hash.is_some_and(|known| known != hash) {
+        if shown.own != own {
+            shown.changed = None;
+        } else if shown.hash.is_some_and(|known| known != hash) {
             shown.changed = Some(SystemTime::now());
         }
         shown.hash = Some(hash);
+        shown.own = own;
+    }
+
+    /// When what a directory shows changed last, if its own modification time, now `own`, does not tell.
+    pub(crate) fn changed(&self, own: (i64, u32)) -> Option<SystemTime> {
+        let NodeKind::Dir { shown, .. } = &self.kind else { return None };
+        let shown = shown.lock();
+        // The two come from clocks of different grain: which of them is later says nothing.
+        shown.changed.filter(|_| shown.own == own)
+    }
+
+    /// The match through which it was looked up last.
+    pub(crate) fn place(&self) -> Arc<Place> {
+        match (&self.kind, &self.at.lock().parent) {
+            (NodeKind::Leaf { .. }, Some(parent)) => Arc::clone(&parent.place),
+            _ => Arc::clone(&self.place),
+        }
     }
 
     /// The path of a directory below its source; for anything else, that of the directory it is in.
@@ -204,6 +225,22 @@ impl<T: Clone> Cache<T> {
 pub(crate) struct Listing {
     pub(crate) table: Arc<Table<Shown>>,
     pub(crate) content: Arc<Content>,
+    /// The directory's modification time before it was read.
+    pub(crate) own: (i64, u32),
+    /// That time was so recent that another change may have had the same.
+    pub(crate) recent: bool,
+}
+
+impl Listing {
+    /// The grain of the clock that file systems take times from, with room to spare.
+    const GRAIN: Duration = Duration::from_millis(20);
+
+    /// True if a change now could bear the time `own`.
+    pub(crate) fn is_recent(own: (i64, u32)) -> bool {
+        let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+        let own = u64::try_from(own.0).map_or(Duration::ZERO, |seconds| Duration::new(seconds, own.1));
+        now.abs_diff(own) < Self::GRAIN
+    }
 }
 
 /// A child to open: with its parent's handle, a name, and whether to go through a link.

@@ -148,10 +148,13 @@ impl VeinFs {
 
     pub(super) fn attr(&self, node: &Arc<Node>, stat: &Stat) -> FileAttr {
         let mut attr = file_attr(node.ino, stat);
-        if let NodeKind::Dir { shown, .. } = &node.kind
-            && let Some(changed) = shown.lock().changed
+        if let Some(changed) = node.changed(stat.mtime) {
+            attr.mtime = changed;
+        }
+        if stat.is_link()
+            && let Ok(text) = self.shown_text(node)
         {
-            attr.mtime = attr.mtime.max(changed);
+            attr.size = text.len() as u64;
         }
         let top_of_match = matches!(&node.kind, NodeKind::Dir { .. }) && node.at.lock().parent.is_none();
         if self.options.allow_other && top_of_match {
@@ -174,7 +177,8 @@ impl VeinFs {
         let stat = self.source(&dir.place).stat(handle, &name, linked)?;
         let at = At { parent: Some(Arc::clone(dir)), name, linked };
         let fits = match shown {
-            Shown::Dir { .. } => stat.is_dir(),
+            // Through links there are other ways to what is not entered.
+            Shown::Dir { .. } => stat.is_dir() && !self.live.options[dir.place.source].shut.is_device(stat.dev),
             Shown::File { .. } => stat.is_file(),
             Shown::Link => stat.is_link(),
             Shown::Special => !stat.is_dir() && !stat.is_link(),
@@ -302,7 +306,8 @@ impl VeinFs {
             Ok(Target::Folder(folder)) => Ok((folder_attr(folder.ino, folder.changed, self.uid, self.gid), FOREVER)),
             Ok(Target::Node(node)) => match self.stat(&node) {
                 Ok(stat) => {
-                    if self.depends_on_more_than_names(&node) {
+                    let recent = || self.listings.get(node.ino, FOREVER).is_some_and(|listing| listing.recent);
+                    if self.depends_on_more_than_names(&node) || recent() {
                         // The kernel asks whether what it keeps of the directory is still good.
                         let _ = self.listing(&node, self.options.ttl);
                     }

@@ -38,6 +38,17 @@ impl Subject {
         }
     }
 
+    /// The kernel lets only files and directories have `user.` attributes: for a link it would not ask for one that
+    /// is listed.
+    fn may_have_ours(&self) -> bool {
+        use rustix::fs::{AtFlags, FileType, statat};
+        let Some((name, linked)) = &self.name else { return true };
+        let flags = if *linked { AtFlags::empty() } else { AtFlags::SYMLINK_NOFOLLOW };
+        statat(&self.dir.0, name, flags).is_ok_and(|stat| {
+            matches!(FileType::from_raw_mode(stat.st_mode), FileType::RegularFile | FileType::Directory)
+        })
+    }
+
     fn follow(&self) -> bool {
         self.name.as_ref().is_none_or(|(_, linked)| *linked)
     }
@@ -76,6 +87,14 @@ impl Subject {
             Err(rustix::io::Errno::OPNOTSUPP) => 0,
             Err(error) => return Err(error.into()),
         });
+        if !self.may_have_ours() {
+            return Ok(names);
+        }
+        let own = names.split(|byte| *byte == 0).filter(|name| !name.is_empty());
+        let mut names: Vec<u8> = own
+            .filter(|name| !OURS.iter().any(|ours| ours.as_bytes() == *name))
+            .flat_map(|name| name.iter().copied().chain([0]))
+            .collect();
         for name in OURS {
             names.extend_from_slice(name.as_bytes());
             names.push(0);

@@ -43,8 +43,9 @@ impl Source for LocalSource {
             // Several components: none of them may have become a link meanwhile.
             let resolve = ResolveFlags::BENEATH | ResolveFlags::NO_SYMLINKS | ResolveFlags::NO_MAGICLINKS;
             match rustix::fs::openat2(&base.0, tail, DIR, Mode::empty(), resolve) {
-                // Older kernels and some sandboxes have no openat2: one component at a time is as safe.
-                Err(Errno::NOSYS | Errno::PERM) => {}
+                // Older kernels and some sandboxes have no openat2, and no path may pass 4 KiB: one component at a time
+                // is as safe.
+                Err(Errno::NOSYS | Errno::PERM | Errno::NAMETOOLONG) => {}
                 opened => return Ok(Handle(opened?)),
             }
             let mut fd: Option<OwnedFd> = None;

@@ -205,6 +205,7 @@ pub(crate) fn shown(automaton: &Automaton, source: &dyn Source, root_name: &[u8]
         source,
         rules: ListRules { exclude: &exclude, follow: false },
         closed: &|_| false,
+        shut: &veinfs::shut::Shut::default(),
         failed: &|_, _| {},
     };
     let mut scratch = Scratch::new(automaton);

@@ -1,11 +1,17 @@
 //! All integration tests, one binary.
 
+mod apps;
+mod bed;
 mod bombs;
 mod check;
+mod commands;
 mod differential;
 mod faults;
 mod generate;
+mod life;
+mod mirror;
 mod mounts;
+mod odd;
 mod oracle;
 mod pathvein;
 mod readme;
