@@ -18,8 +18,10 @@ use crate::source::{Handle, Source};
 pub const LINK_BUDGET: u32 = 100_000;
 /// The name that a mount has in itself for what it tells of itself.
 pub const NOT_ENTERED: &[u8] = b".veinfs";
-/// The deepest way below one link or match.
+/// The deepest way below one link or directory of a match.
 pub const MAX_WAY: usize = 4096;
+/// Room for it on the stack.
+pub const STACK_BYTES: usize = 16 << 20;
 
 /// What a reader needs to know of the source it reads.
 #[derive(Clone, Copy)]
@@ -156,8 +158,11 @@ impl Reader<'_> {
             Ok(handle) => handle,
             Err(error) => return unread(error, possible),
         };
+        if parent.depth > MAX_WAY {
+            return unread(io::Error::other("too many directories within each other; gave up"), possible);
+        }
         if reading.through_link {
-            if reading.budget == 0 || parent.depth > MAX_WAY {
+            if reading.budget == 0 {
                 return unread(io::Error::other("too many directories behind links; gave up"), possible);
             }
             reading.budget -= 1;

@@ -22,11 +22,8 @@ use crate::listing::{Dirs, Exclude, ListRules, Listed, Scratch, list};
 use crate::matcher::bits::Bits;
 use crate::matcher::mapping::Mapping;
 use crate::matcher::{Files, Kids, Offer, Own, Summary, Verdict};
-use crate::reader::{LINK_BUDGET, NOT_ENTERED, Reader, Reading, Target, Way};
+use crate::reader::{LINK_BUDGET, NOT_ENTERED, Reader, Reading, STACK_BYTES, Target, Way};
 use crate::source::{Handle, Source};
-
-/// Room for [`crate::reader::MAX_WAY`] directories behind links.
-const STACK_BYTES: usize = 16 << 20;
 
 /// How a source is walked.
 #[derive(Clone, Debug)]

@@ -19,10 +19,10 @@ use super::node::{At, Listing, Node, NodeKind, generation};
 use super::reach::{Target, gone};
 use super::{FOREVER, VeinFs, ViewMode};
 use crate::expand::{Content, Directory, Shown, Symlinks, expand};
-use crate::listing::ListRules;
+use crate::listing::{ListRules, Scratch};
 use crate::matcher::Own;
 use crate::matcher::bits::Bits;
-use crate::reader::Reader;
+use crate::reader::{Reader, STACK_BYTES};
 use crate::view::table::{DOTS, Table};
 use crate::view::{Folder, Item, Place, inode};
 
@@ -35,6 +35,18 @@ enum Entries {
 
 fn not_a_directory() -> io::Error {
     io::Error::from_raw_os_error(libc::ENOTDIR)
+}
+
+/// Does `work` in a thread of its own if it is `deep`: those that answer the kernel have the usual small stack.
+fn with_stack<T: Send>(deep: bool, work: impl FnOnce() -> T + Send) -> io::Result<T> {
+    if !deep {
+        return Ok(work());
+    }
+    std::thread::scope(|scope| {
+        let thread =
+            std::thread::Builder::new().name("deep".into()).stack_size(STACK_BYTES).spawn_scoped(scope, work)?;
+        thread.join().map_err(|_| io::Error::other("reading a directory panicked"))
+    })
 }
 
 impl VeinFs {
@@ -58,7 +70,9 @@ impl VeinFs {
         } else {
             self.options.symlinks
         };
-        let entries = self.scratch.with(|scratch| {
+        // What `**` asks for may be as deep as the source is; all else as deep as patterns are.
+        let deep = automaton.has_recursion() && matches!(&*content, Content::States(_));
+        let read = |scratch: &mut Scratch| {
             let root_name = &self.live.sources[source].root_name;
             let mut above = Bits::new(automaton.names.len());
             let name = path.rsplit(|byte| *byte == b'/').next().filter(|name| !name.is_empty()).unwrap_or(root_name);
@@ -87,7 +101,8 @@ impl VeinFs {
                 is_below: &|identity| above_node.get_or_init(|| self.identities_above(node)).contains(&identity),
             };
             expand(&reader, &directory, &content, symlinks, scratch)
-        })?;
+        };
+        let entries = with_stack(deep, || self.scratch.with(read))??;
         node.note_shown(&entries);
         let listing = Listing { table: Arc::new(Table::new(entries)), content };
         self.listings.put(node.ino, listing.clone());

@@ -1,0 +1,101 @@
+//! What a mount shows when its sources change, are very deep or restricted, or when little is left to it.
+
+use std::fs::{self, File};
+use std::os::unix::fs::PermissionsExt;
+use std::os::unix::process::CommandExt;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::{Duration, Instant};
+
+use rustix::fs::Mode;
+use veinfs::automaton::PatternId;
+use veinfs::config::{compile_all, find_sources, load_patterns};
+use veinfs::entry::RelPath;
+use veinfs::live::Live;
+use veinfs::scan::ScanEvent;
+use veinfs::walk::Found;
+
+const VEINFS: &str = env!("CARGO_BIN_EXE_veinfs");
+
+/// A source, a mount point beside it, and what is mounted there until the end of the test.
+struct Bed(tempfile::TempDir);
+
+impl Bed {
+    /// `None` where nothing can be mounted.
+    fn new() -> Option<Self> {
+        if !rustix::process::geteuid().is_root() || File::open("/dev/fuse").is_err() {
+            eprintln!("skipped: mounting needs root and /dev/fuse");
+            return None;
+        }
+        let dir = tempfile::tempdir().expect("a directory");
+        fs::set_permissions(dir.path(), fs::Permissions::from_mode(0o755)).expect("a mode");
+        ["src", "mnt"].iter().for_each(|name| fs::create_dir(dir.path().join(name)).expect("a directory"));
+        Some(Self(dir))
+    }
+
+    fn path(&self, path: &str) -> PathBuf {
+        self.0.path().join(path)
+    }
+
+    /// Files of the source, with the directories above them.
+    fn files(&self, files: &[&str]) {
+        for file in files {
+            let path = self.path("src").join(file);
+            fs::create_dir_all(path.parent().expect("a directory")).expect("directories");
+            fs::write(path, file).expect("a file");
+        }
+    }
+
+    /// Mounts with `command`, which is or runs veinfs.
+    fn mount_by(&self, command: &mut Command, pattern: &str, options: &[&str]) {
+        let file = self.path("p.yaml");
+        fs::write(&file, pattern).expect("a pattern");
+        command.arg("mount").args([self.path("src"), self.path("mnt")]).arg("-p").arg(file).arg("--wait").args(options);
+        assert!(command.status().expect("veinfs").success());
+    }
+
+    fn mount(&self, pattern: &str, options: &[&str]) {
+        self.mount_by(&mut Command::new(VEINFS), pattern, options);
+    }
+}
+
+impl Drop for Bed {
+    fn drop(&mut self) {
+        let _ = Command::new(VEINFS).args(["unmount", "--lazy"]).arg(self.path("mnt")).status();
+    }
+}
+
+fn names(dir: impl AsRef<Path>) -> Vec<String> {
+    let entries = fs::read_dir(dir).expect("a directory");
+    let mut names: Vec<_> =
+        entries.map(|entry| entry.expect("an entry").file_name().into_string().expect("text")).collect();
+    names.sort();
+    names
+}
+
+fn eventually(what: &str, mut holds: impl FnMut() -> bool) {
+    let begun = Instant::now();
+    while !holds() {
+        assert!(begun.elapsed() < Duration::from_secs(10), "{what}");
+        std::thread::sleep(Duration::from_millis(100));
+    }
+}
+
+#[test]
+fn a_tree_without_end_does_not_end_the_mount() {
+    let Some(bed) = Bed::new() else { return };
+    bed.files(&["run/a.txt"]);
+    let mut dir = File::open(bed.path("src/run")).expect("a directory");
+    for _ in 0..6000 {
+        rustix::fs::mkdirat(&dir, "d", Mode::RWXU).expect("a directory");
+        dir = rustix::fs::openat(&dir, "d", rustix::fs::OFlags::RDONLY, Mode::empty()).expect("a directory").into();
+    }
+    let create = rustix::fs::OFlags::CREATE | rustix::fs::OFlags::WRONLY;
+    rustix::fs::openat(&dir, "a.txt", create, Mode::RWXU).expect("a file");
+    bed.mount("name: p\nfiles: [a.txt, '**/a.txt']\n", &["--layout", "<.path>"]);
+    let shown = names(bed.path("mnt/p"));
+    assert!(shown.len() == 2 && shown[0] == "run" && shown[1].starts_with("run~"), "{shown:?}");
+    assert_eq!(fs::read(bed.path("mnt/p").join(&shown[1]).join("a.txt")).expect("a file"), b"run/a.txt");
+}
