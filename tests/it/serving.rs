@@ -99,3 +99,28 @@ fn a_tree_without_end_does_not_end_the_mount() {
     assert!(shown.len() == 2 && shown[0] == "run" && shown[1].starts_with("run~"), "{shown:?}");
     assert_eq!(fs::read(bed.path("mnt/p").join(&shown[1]).join("a.txt")).expect("a file"), b"run/a.txt");
 }
+
+#[test]
+fn access_lists_hold_through_the_mount() {
+    const USERS: [u32; 3] = [6001, 6002, 6003];
+    let Some(bed) = Bed::new() else { return };
+    bed.files(&["open/run/a.txt", "open/run/listed.txt", "shut/run/a.txt"]);
+    let set =
+        |list: &str, path: &str| Command::new("setfacl").args(["-m", list]).arg(bed.path("src").join(path)).status();
+    if !set("u:6001:---", "shut").is_ok_and(|status| status.success()) {
+        return eprintln!("skipped: no setfacl, or no access lists here");
+    }
+    set("u:6001:---,u:6002:r", "open/run/listed.txt").expect("setfacl");
+    bed.mount("name: p\nfiles: [a.txt]\noptional_files: ['*']\n", &["-o", "allow_other", "--layout", "<.parent>"]);
+    let reads = |user: u32, path: PathBuf| {
+        Command::new("cat").arg(path).uid(user).gid(user).output().expect("cat").status.success()
+    };
+    for user in USERS {
+        for file in ["a.txt", "listed.txt"] {
+            let real = reads(user, bed.path("src/open/run").join(file));
+            assert_eq!(reads(user, bed.path("mnt/p/open").join(file)), real, "{user} {file}");
+        }
+        assert!(!reads(user, bed.path("mnt/p/shut/a.txt")), "{user}: shut to one, which no mode can say");
+    }
+    assert!(!reads(6001, bed.path("mnt/p/open/listed.txt")) && reads(6002, bed.path("mnt/p/open/listed.txt")));
+}
