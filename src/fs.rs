@@ -108,7 +108,7 @@ pub struct VeinFs {
 impl VeinFs {
     /// A file system that shows `live`; `end` is told when the session is over.
     pub fn new(live: Arc<Live>, options: FsOptions, end: Option<SessionEnd>) -> Self {
-        let room = (crate::walk::descriptor_limit() / 4).clamp(64, 4096);
+        let room = (crate::walk::descriptor_limit() / 4).clamp(16, 4096);
         Self {
             scratch: ScratchPool::new(Arc::clone(&live.automaton)),
             live,

@@ -124,3 +124,19 @@ fn access_lists_hold_through_the_mount() {
     }
     assert!(!reads(6001, bed.path("mnt/p/open/listed.txt")) && reads(6002, bed.path("mnt/p/open/listed.txt")));
 }
+
+#[test]
+fn few_descriptors_are_enough() {
+    let Some(bed) = Bed::new() else { return };
+    let files: Vec<String> = (0..100).flat_map(|n| [format!("{n}/run/a.txt"), format!("{n}/run/x/y/z")]).collect();
+    bed.files(&files.iter().map(String::as_str).collect::<Vec<_>>());
+    let mut command = Command::new("bash");
+    command.args(["-c", "ulimit -n 64; exec \"$0\" \"$@\"", VEINFS]);
+    bed.mount_by(&mut command, "name: p\nfiles: [a.txt]\ndirectories: [{directory_name: x}]\n", &[]);
+    let all = names(bed.path("mnt/p"));
+    assert_eq!(all.len(), 100);
+    for run in all {
+        let run = bed.path("mnt/p").join(run);
+        fs::read(run.join("a.txt")).and_then(|_| fs::read(run.join("x/y/z"))).expect("files");
+    }
+}
