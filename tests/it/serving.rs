@@ -84,6 +84,20 @@ fn eventually(what: &str, mut holds: impl FnMut() -> bool) {
 }
 
 #[test]
+fn a_written_file_is_read_anew_though_its_times_are_set_back() {
+    let Some(bed) = Bed::new() else { return };
+    bed.files(&["run/a.txt"]);
+    bed.mount("name: p\nfiles: [a.txt]\n", &["--attr-timeout", "0"]);
+    let (real, seen) = (bed.path("src/run/a.txt"), bed.path("mnt/p/run/a.txt"));
+    let before = fs::read(&seen).expect("a file");
+    let modified = real.metadata().and_then(|meta| meta.modified()).expect("a time");
+    let after = vec![b'x'; before.len()];
+    fs::write(&real, &after).expect("a file");
+    File::options().write(true).open(&real).and_then(|file| file.set_modified(modified)).expect("a time");
+    assert_eq!(fs::read(&seen).expect("a file"), after);
+}
+
+#[test]
 fn a_tree_without_end_does_not_end_the_mount() {
     let Some(bed) = Bed::new() else { return };
     bed.files(&["run/a.txt"]);
