@@ -90,6 +90,11 @@ impl Node {
         shown.hash = Some(hash);
     }
 
+    /// True for a directory that was listed since the kernel was told of it.
+    pub(crate) fn was_listed(&self) -> bool {
+        matches!(&self.kind, NodeKind::Dir { shown, .. } if shown.lock().hash.is_some())
+    }
+
     /// The path of a directory below its source; for anything else, that of the directory it is in.
     pub(crate) fn dir_path(&self) -> Vec<u8> {
         match &self.kind {

@@ -84,6 +84,21 @@ fn eventually(what: &str, mut holds: impl FnMut() -> bool) {
 }
 
 #[test]
+fn what_changes_further_down_is_seen_by_path() {
+    let Some(bed) = Bed::new() else { return };
+    bed.files(&["run/a.txt", "run/sub/x1/ok", "run/sub/x2/other"]);
+    let pattern = "name: p\nfiles: [a.txt]\n\
+        directories: [{directory_name: sub, directories: [{directory_name: 'x*', files: [ok]}]}]\n";
+    bed.mount(pattern, &["--attr-timeout", "0.2"]);
+    let sub = bed.path("mnt/p/run/sub");
+    assert_eq!(names(&sub), ["x1"]);
+    bed.files(&["run/sub/x2/ok"]);
+    eventually("x2 has what it needs", || names(&sub) == ["x1", "x2"]);
+    fs::remove_file(bed.path("src/run/sub/x2/ok")).expect("a file");
+    eventually("x2 has not", || names(&sub) == ["x1"]);
+}
+
+#[test]
 fn a_written_file_is_read_anew_though_its_times_are_set_back() {
     let Some(bed) = Bed::new() else { return };
     bed.files(&["run/a.txt"]);
