@@ -108,7 +108,7 @@ pub struct VeinFs {
 impl VeinFs {
     /// A file system that shows `live`; `end` is told when the session is over.
     pub fn new(live: Arc<Live>, options: FsOptions, end: Option<SessionEnd>) -> Self {
-        let room = (crate::walk::descriptor_limit() / 4).clamp(64, 4096);
+        let room = (crate::walk::descriptor_limit() / 4).clamp(16, 4096);
         Self {
             scratch: ScratchPool::new(Arc::clone(&live.automaton)),
             live,
@@ -179,7 +179,10 @@ impl VeinFs {
             path.extend_from_slice(name.to_bytes());
         }
         let real = source.path_of(&crate::entry::RelPath::from_bytes(path));
-        Ok(Some(xattr::Subject { dir, name, real, place }))
+        // What a narrowed folder's own list gives, the directories above it may not.
+        let top = name.is_none() && node.at.lock().parent.is_none();
+        let unlisted = self.options.allow_other && top && share::narrows(OsStr::from_bytes(&real).as_ref());
+        Ok(Some(xattr::Subject { dir, name, real, unlisted, place }))
     }
 
     fn control_attr(&self, control: &Control) -> FileAttr {
@@ -252,6 +255,10 @@ impl fuser::Filesystem for VeinFs {
         for flag in wanted.iter() {
             // A kernel without one of them works all the same, only slower.
             let _ = config.add_capabilities(flag);
+        }
+        if self.options.allow_other {
+            // The kernel then asks for access lists, and holds others to them as the source's file system does.
+            let _ = config.add_capabilities(InitFlags::FUSE_POSIX_ACL);
         }
         let root = rustix::process::geteuid().is_root();
         if root && self.options.open != OpenMode::Cached && config.add_capabilities(InitFlags::FUSE_PASSTHROUGH).is_ok()

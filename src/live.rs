@@ -141,6 +141,7 @@ impl Live {
                 first
             };
             let ended = matches!(event, Err(RecvTimeoutError::Disconnected));
+            let settled = matches!(event, Ok(ScanEvent::SourceDone { .. } | ScanEvent::SourceFailed { .. }));
             match event {
                 Ok(ScanEvent::Match { source, found }) => {
                     matches.insert(source, found);
@@ -155,7 +156,8 @@ impl Live {
                 Err(_) => {}
             }
             let scanned = !self.state.lock().sources.iter().any(|walked| matches!(walked, Walked::Scanning));
-            if fresh && (ended || scanned || last.elapsed() >= pause) {
+            // A source that is back after the others were done is no reason to publish each of its matches by itself.
+            if fresh && (ended || scanned && settled || last.elapsed() >= pause) {
                 let building = Instant::now();
                 let (next, changes) = self.view.load().next(&self.automaton, &self.sources, &matches, &mut inodes);
                 self.view.store(Arc::new(next));

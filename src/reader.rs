@@ -11,7 +11,7 @@ use std::io;
 use crate::automaton::{Automaton, StateId};
 use crate::listing::{ListRules, Listed, Scratch, c_name, list};
 use crate::matcher::bits::Bits;
-use crate::matcher::{Files, Kids, Offer, Own, Verdict};
+use crate::matcher::{Files, Kids, Offer, Own, Summary, Verdict};
 use crate::shut::Shut;
 use crate::source::{Handle, Source};
 
@@ -23,7 +23,7 @@ pub const NOT_ENTERED: &[u8] = b".veinfs";
 const STACK_LEFT: usize = 128 << 10;
 /// By how much it grows, in bytes.
 const STACK_GROWTH: usize = 4 << 20;
-/// The deepest way below one link or match.
+/// The deepest way below one link or directory of a match.
 pub const MAX_WAY: usize = 4096;
 
 /// What a reader needs to know of the source it reads.
@@ -108,6 +108,9 @@ pub struct Reading<'a> {
     pub scratch: &'a mut Scratch,
 }
 
+/// Sees the states of one child after the other, by its place in the listing.
+pub type Each<'a> = &'a mut dyn FnMut(usize, &Summary);
+
 impl Reader<'_> {
     /// The states, out of `wanted`, of the child `target` of the directory `parent`, which is at hand.
     pub fn child(&self, parent: &Way<'_>, target: &Target<'_>, wanted: &Bits, reading: &mut Reading<'_>) -> Verdict {
@@ -169,8 +172,11 @@ impl Reader<'_> {
             Ok(handle) => handle,
             Err(error) => return unread(error, possible),
         };
+        if parent.depth > MAX_WAY {
+            return unread(io::Error::other("too many directories within each other; gave up"), possible);
+        }
         if reading.through_link {
-            if reading.budget == 0 || parent.depth > MAX_WAY {
+            if reading.budget == 0 {
                 return unread(io::Error::other("too many directories behind links; gave up"), possible);
             }
             reading.budget -= 1;
@@ -228,7 +234,7 @@ impl Reader<'_> {
         listed: &Listed,
         wanted: &Bits,
         reading: &mut Reading<'_>,
-        mut each: Option<&mut dyn FnMut(usize, &crate::matcher::Summary)>,
+        mut each: Option<Each<'_>>,
     ) -> Kids {
         let mut kids = Kids::new(self.automaton);
         let mut asked = Bits::new(self.automaton.states.len());

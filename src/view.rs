@@ -165,7 +165,7 @@ struct Builder<'a> {
 }
 
 impl Builder<'_> {
-    /// Recursion is as deep as layouts have levels, which names of 255 bytes in a path of 4 KiB bound.
+    /// Recursion is as deep as layouts have levels ([`layout::MAX_LEVELS`]).
     fn folder(&mut self, path: &[u8], parent: u64, level: Level) -> Arc<Folder> {
         let ino = if path.is_empty() { inode::ROOT } else { self.inodes.folder(path) };
         let mut entries: Vec<(Box<[u8]>, Item)> = Vec::with_capacity(level.folders.len() + level.matches.len());

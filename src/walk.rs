@@ -26,7 +26,7 @@ use crate::reader::{LINK_BUDGET, NOT_ENTERED, Reader, Reading, Target, Way};
 use crate::shut::Shut;
 use crate::source::{Handle, Source};
 
-/// Room for [`crate::reader::MAX_WAY`] directories behind links.
+/// Room for what is read behind links.
 const STACK_BYTES: usize = 16 << 20;
 
 /// How a source is walked.

@@ -102,7 +102,7 @@ impl VeinFs {
         }
         let fd = Arc::new(handle.0);
         let mut state = node.open.lock();
-        let version = (stat.mtime, stat.size);
+        let version = (stat.mtime, stat.ctime, stat.size);
         let changed = state.seen.is_some_and(|seen| seen != version);
         let mut backing = state.backing.upgrade();
         if backing.is_none() && state.count == 0 && self.passes(stat.size) {

@@ -55,13 +55,16 @@ pub(crate) enum NodeKind {
     Leaf { dev: u64, ino: u64 },
 }
 
+/// What differs after a file was written to. A modification time alone can be set back to what it was.
+pub(crate) type Version = ((i64, u32), (i64, u32), u64);
+
 /// How a file is open; all opens of one inode at a time share one mode and one backing file.
 #[derive(Debug, Default)]
 pub(crate) struct OpenState {
     pub(crate) count: u32,
     pub(crate) backing: Weak<fuser::BackingId>,
-    /// Modification time and size when it was last opened: pages cached since are good if they are the same.
-    pub(crate) seen: Option<((i64, u32), u64)>,
+    /// Modification and change time and size when it was last opened: pages cached since are good if they are the same.
+    pub(crate) seen: Option<Version>,
 }
 
 /// What a directory showed last.
@@ -106,6 +109,11 @@ impl Node {
             (NodeKind::Leaf { .. }, Some(parent)) => Arc::clone(&parent.place),
             _ => Arc::clone(&self.place),
         }
+    }
+
+    /// True for a directory that was listed since the kernel was told of it.
+    pub(crate) fn was_listed(&self) -> bool {
+        matches!(&self.kind, NodeKind::Dir { shown, .. } if shown.lock().hash.is_some())
     }
 
     /// The path of a directory below its source; for anything else, that of the directory it is in.

@@ -192,7 +192,12 @@ impl VeinFs {
             Shown::Dir { content, .. } => Some(content.clone()),
             _ => None,
         };
-        Ok((self.remember(&dir.place, at, &stat, content), stat))
+        let node = self.remember(&dir.place, at, &stat, content);
+        if node.was_listed() && self.depends_on_more_than_names(&node) {
+            // What the kernel keeps of it is good for as long as the attributes that go with this answer say so.
+            let _ = self.listing(&node, self.options.ttl);
+        }
+        Ok((node, stat))
     }
 
     fn remember(&self, place: &Arc<Place>, at: At, stat: &Stat, content: Option<Content>) -> Arc<Node> {

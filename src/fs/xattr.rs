@@ -9,6 +9,7 @@ use std::sync::Arc;
 
 use rustix::fs::{getxattr, lgetxattr, listxattr, llistxattr};
 
+use super::share::ACCESS_LIST;
 use crate::live::Live;
 use crate::source::Handle;
 use crate::view::Place;
@@ -25,6 +26,8 @@ pub(super) struct Subject {
     pub(super) name: Option<(CString, bool)>,
     /// The real path.
     pub(super) real: Vec<u8>,
+    /// Its access list is not shown.
+    pub(super) unlisted: bool,
     pub(super) place: Arc<Place>,
 }
 
@@ -61,6 +64,9 @@ impl Subject {
             }
             b"user.veinfs.captures" => {
                 return Ok(captures(&live.automaton, &self.place.found).to_string().into_bytes());
+            }
+            name if self.unlisted && name == ACCESS_LIST.as_bytes() => {
+                return Err(io::Error::from_raw_os_error(libc::ENODATA));
             }
             _ => {}
         }

@@ -4,6 +4,10 @@ use crate::entry::NAME_MAX;
 use crate::matcher::mapping::{CaptureId, Mapping};
 use crate::pattern::nearest;
 
+/// The most levels that a match appears below its pattern's folder. Trees may be deeper than any path that the kernel
+/// takes; of such a match the levels between the first ones and its own are left out.
+pub const MAX_LEVELS: usize = 256;
+
 /// A template: what it yields is cut at each `/` into levels.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Layout(Vec<Piece>);
@@ -151,6 +155,9 @@ impl Layout {
         if components.is_empty() {
             components.push(safe(subject.name));
         }
+        if components.len() > MAX_LEVELS {
+            components.drain(MAX_LEVELS - 1..components.len() - 1);
+        }
         components
     }
 }
@@ -212,6 +219,14 @@ mod tests {
         ] {
             assert_eq!(place(layout, path), expected, "{layout} of {path}");
         }
+    }
+
+    #[test]
+    fn levels_are_bounded() {
+        let deep = vec!["d"; 5000].join("/") + "/run";
+        let levels = place("<.path>", &deep);
+        assert_eq!(levels.split('|').count(), MAX_LEVELS);
+        assert!(levels.ends_with("|d|run"), "its own name stays");
     }
 
     #[test]

@@ -16,5 +16,6 @@ mod oracle;
 mod pathvein;
 mod readme;
 mod real_trees;
+mod serving;
 mod trees;
 mod walking;
