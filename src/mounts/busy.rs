@@ -101,8 +101,7 @@ impl fmt::Display for BusyReport {
                 .push("no process found; an NFS export, a loop device or a swap file on it would not show here".into());
         }
         if self.hidden > 0 {
-            let cure = if rustix::process::geteuid().is_root() { "" } else { " (root sees them)" };
-            lines.push(format!("processes that could not be looked into: {}{cure}", self.hidden));
+            lines.push(format!("processes that could not be looked into, though root may: {}", self.hidden));
         }
         f.write_str(&lines.join("\n"))
     }
@@ -232,7 +231,7 @@ mod tests {
         bash (pid 7): working directory /m, open file /m/a, open file /m/b
         cp (pid 8): open file /m/0, open file /m/1, open file /m/2 and 2 more
         another mount on it: /m/inner
-        processes of other users, not looked into: 2 (root sees them)
+        processes that could not be looked into, though root may: 2
         ");
         insta::assert_snapshot!(BusyReport::default().to_string(), @"no process found; an NFS export, a loop device or a swap file on it would not show here");
     }
