@@ -7,6 +7,7 @@
 use std::ffi::OsStr;
 use std::io;
 use std::os::unix::ffi::OsStrExt;
+use std::sync::mpsc::Sender;
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
@@ -102,12 +103,15 @@ pub struct VeinFs {
     passthrough: bool,
     no_opendir: bool,
     notifier: Arc<OnceLock<Notifier>>,
+    /// Directories that show another thing than they did.
+    changed: Sender<u64>,
     end: Mutex<Option<SessionEnd>>,
 }
 
 impl VeinFs {
-    /// A file system that shows `live`; `end` is told when the session is over.
-    pub fn new(live: Arc<Live>, options: FsOptions, end: Option<SessionEnd>) -> Self {
+    /// A file system that shows `live`; `end` is told when the session is over, `changed` of each directory that shows
+    /// another thing than it did.
+    pub fn new(live: Arc<Live>, options: FsOptions, end: Option<SessionEnd>, changed: Sender<u64>) -> Self {
         let room = (crate::walk::descriptor_limit() / 4).clamp(16, 4096);
         Self {
             scratch: ScratchPool::new(Arc::clone(&live.automaton)),
@@ -123,6 +127,7 @@ impl VeinFs {
             passthrough: false,
             no_opendir: false,
             notifier: Arc::default(),
+            changed,
             end: Mutex::new(end),
         }
     }

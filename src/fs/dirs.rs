@@ -93,7 +93,10 @@ impl VeinFs {
             };
             expand(&reader, &directory, &content, symlinks, scratch)
         })?;
-        node.note_shown(&entries, own);
+        if node.note_shown(&entries, own) {
+            // Nobody receives where nothing is mounted, as in tests.
+            let _ = self.changed.send(node.ino);
+        }
         let listing = Listing { table: Arc::new(Table::new(entries)), content, own, recent };
         self.listings.put(node.ino, listing.clone());
         Ok(listing)

@@ -3,8 +3,8 @@
 use std::io;
 use std::mem::ManuallyDrop;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
-use std::sync::mpsc::channel;
+use std::sync::mpsc::{Receiver, channel};
+use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
 use fuser::{Config, INodeNo, MountOption, Session, SessionACL};
@@ -19,6 +19,9 @@ use crate::view::inode::Inodes;
 
 /// How often a source that is away is tried again.
 const RETRY: Duration = Duration::from_secs(5);
+
+/// By then answers that were on their way have arrived.
+const SETTLE: Duration = Duration::from_millis(100);
 
 /// How a file system is put into the tree.
 #[derive(Clone, Debug)]
@@ -72,7 +75,8 @@ pub fn mount(
     options: &MountOptions,
 ) -> Result<Mounted, MountError> {
     let live = Arc::new(live);
-    let fs = VeinFs::new(Arc::clone(&live), options.fs.clone(), Some(waiter.session_end()));
+    let (changed, to_settle) = channel();
+    let fs = VeinFs::new(Arc::clone(&live), options.fs.clone(), Some(waiter.session_end()), changed.clone());
     let notifier = fs.notifier();
     let refused = |error: io::Error| MountError::Refused {
         mountpoint: live.mountpoint.clone(),
@@ -91,6 +95,9 @@ pub fn mount(
         raise_readahead(&format!("{}:{}", entry.major, entry.minor));
     }
 
+    let settler = Arc::clone(&notifier);
+    std::thread::Builder::new().name("settle".into()).spawn(move || settle(&to_settle, &settler))?;
+
     let (sender, receiver) = channel();
     let scanning = scanner.spawn(Some(RETRY), move |event| {
         // Nobody receives any more once the mount is going.
@@ -101,6 +108,9 @@ pub fn mount(
         publisher.collect(&receiver, inodes, |changes| {
             if let Some(notifier) = notifier.get() {
                 tell(notifier, changes);
+                changes.folders.iter().for_each(|folder| {
+                    let _ = changed.send(*folder);
+                });
             }
         });
         scanning.join();
@@ -200,6 +210,24 @@ fn raise_readahead(device: &str) {
     let path = format!("/sys/class/bdi/{device}/read_ahead_kb");
     if let Err(error) = std::fs::write(path, "1024") {
         tracing::debug!(%error, "read-ahead stays as it is");
+    }
+}
+
+/// Has the kernel forget the contents of directories some time after they changed.
+///
+/// It compares modification times by itself. But the answer to a reader that asked before a change can arrive after
+/// another reader has seen the change, and is then kept as if it were the new content.
+fn settle(changed: &Receiver<u64>, notifier: &OnceLock<fuser::Notifier>) {
+    while let Ok(first) = changed.recv() {
+        std::thread::sleep(SETTLE);
+        let mut directories: Vec<u64> = std::iter::once(first).chain(changed.try_iter()).collect();
+        directories.sort_unstable();
+        directories.dedup();
+        if let Some(notifier) = notifier.get() {
+            directories.into_iter().for_each(|ino| {
+                let _ = notifier.inval_inode(INodeNo(ino), 0, 0);
+            });
+        }
     }
 }
 

@@ -81,18 +81,21 @@ pub(crate) struct ShownState {
 impl Node {
     /// Remembers what a directory shows now: a change that its own modification time does not tell of, deeper down,
     /// counts as one of its own, so that the kernel asks for its entries again.
-    pub(crate) fn note_shown(&self, entries: &[(Box<[u8]>, Shown)], own: (i64, u32)) {
-        let NodeKind::Dir { shown, .. } = &self.kind else { return };
+    /// True if it is another thing than it was.
+    pub(crate) fn note_shown(&self, entries: &[(Box<[u8]>, Shown)], own: (i64, u32)) -> bool {
+        let NodeKind::Dir { shown, .. } = &self.kind else { return false };
         // Independent of the order of listing.
         let hash = entries.iter().fold(0u64, |sum, entry| sum.wrapping_add(FxBuildHasher.hash_one(entry)));
         let mut shown = shown.lock();
+        let another = shown.hash.is_some_and(|known| known != hash);
         if shown.own != own {
             shown.changed = None;
-        } else if shown.hash.is_some_and(|known| known != hash) {
+        } else if another {
             shown.changed = Some(SystemTime::now());
         }
         shown.hash = Some(hash);
         shown.own = own;
+        another
     }
 
     /// When what a directory shows changed last, if its own modification time, now `own`, does not tell.
