@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use anyhow::{Context, anyhow, bail};
+use anyhow::{Context, anyhow};
 use serde_json::{Map, json};
 
 use super::{DONE, FAILED, PatternArgs, USAGE, WalkArgs, out, split_last};
@@ -26,7 +26,7 @@ use crate::signals::{self, ShutdownReason, Waiter};
 #[command(override_usage = "veinfs mount [OPTIONS] SOURCE... MOUNTPOINT -p PATTERN...")]
 pub(crate) struct MountArgs {
     /// Directories to search, each PATH or NAME=PATH, and last the directory to mount at
-    #[arg(value_names = ["SOURCE", "MOUNTPOINT"], required = true, num_args = 2..)]
+    #[arg(value_name = "SOURCE|MOUNTPOINT", required = true, num_args = 1..)]
     paths: Vec<OsString>,
     #[command(flatten)]
     patterns: PatternArgs,
@@ -203,7 +203,10 @@ pub(crate) fn run(args: &MountArgs, words: &[OsString]) -> anyhow::Result<u8> {
         (Err(error), None) => Err(error),
         (Ok(mounted), channel) => {
             if !mounted.wait_scanned((!args.wait).then_some(GRACE)) {
-                bail!("unmounted before the first scan was complete");
+                let error = anyhow!("unmounted before the first scan was complete");
+                let Some(channel) = channel else { return Err(error) };
+                channel.fail(&error.to_string(), FAILED);
+                return Ok(FAILED);
             }
             if let Some(channel) = channel {
                 let log = args.log.as_deref().map(open_log).transpose()?;
@@ -225,8 +228,8 @@ pub(crate) fn run(args: &MountArgs, words: &[OsString]) -> anyhow::Result<u8> {
 
 fn serve(args: &MountArgs, background: bool) -> anyhow::Result<crate::fs::mount::Mounted> {
     let kernel = kernel_options(args)?;
-    let (sources, mountpoint) =
-        split_last(args.paths.clone()).ok_or_else(|| anyhow!("give at least one SOURCE and then the MOUNTPOINT"))?;
+    let (sources, mountpoint) = split_last(args.paths.clone())
+        .ok_or_else(|| ConfigError::Usage("give at least one SOURCE and then the MOUNTPOINT".into()))?;
     let patterns = load_patterns(&args.patterns.patterns)?;
     let automaton = Arc::new(compile_all(&patterns, args.layout.as_deref())?);
     let sources = find_sources(&sources)?;

@@ -4,7 +4,7 @@ use std::fs::{self, File};
 use std::os::unix::fs::PermissionsExt;
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::process::{Command, Stdio};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
@@ -200,4 +200,38 @@ fn a_source_that_comes_back_is_published_now_and_then() {
     });
     assert_eq!(live.view().places.len(), 3000);
     assert!(published.into_inner() < 100, "not once for each match");
+}
+
+#[test]
+fn an_interrupted_mount_says_so_in_one_line() {
+    let Some(bed) = Bed::new() else { return };
+    fs::write(bed.path("slow.yaml"), "files: [{glob: '*', contains: no file has this}]\n").expect("a pattern");
+    let mount = Command::new(VEINFS)
+        .args(["mount", "/usr", "--wait", "--threads", "1", "-p"])
+        .args([bed.path("slow.yaml"), bed.path("mnt")])
+        .stderr(Stdio::piped())
+        .spawn()
+        .expect("veinfs");
+    eventually("it is mounted", || bed.path("mnt/.veinfs").exists());
+    let status = fs::read_to_string(bed.path("mnt/.veinfs/status.json")).expect("a status");
+    nix::sys::signal::kill(nix::unistd::Pid::from_raw(mount.id().cast_signed()), nix::sys::signal::SIGINT)
+        .expect("a child");
+    let output = mount.wait_with_output().expect("its end");
+    if status.contains("scanning") && !output.status.success() {
+        let said = String::from_utf8(output.stderr).expect("text");
+        assert_eq!(said, "veinfs: interrupted (SIGINT) before the mount was usable\n");
+    }
+    assert!(!bed.path("mnt/.veinfs").exists() || output.status.success());
+}
+
+#[test]
+fn options_may_stand_between_source_and_mount_point() {
+    let veinfs = |words: &[&str]| {
+        let output = Command::new(VEINFS).args(words).output().expect("veinfs");
+        (output.status.code(), String::from_utf8(output.stderr).expect("text"))
+    };
+    let (code, said) = veinfs(&["mount", "/nowhere", "--wait", "-p", "git-worktree", "/tmp"]);
+    assert_eq!((code, said.contains("/nowhere: there is no such directory")), (Some(2), true), "{said}");
+    let (code, said) = veinfs(&["mount", "/nowhere", "-p", "git-worktree"]);
+    assert_eq!((code, said.as_str()), (Some(2), "veinfs: give at least one SOURCE and then the MOUNTPOINT\n"));
 }
