@@ -181,6 +181,24 @@ fn a_tree_a_thousand_deep() {
 }
 
 #[test]
+fn a_match_that_looks_four_thousand_levels_deep() {
+    if !can_mount() {
+        return;
+    }
+    let bed = TestBed::new(&["top/"]);
+    let mut dir = rustix::fs::open(bed.src.join("top"), OFlags::DIRECTORY, Mode::empty()).expect("a directory");
+    for _ in 0..4000 {
+        rustix::fs::mkdirat(&dir, "d", Mode::RWXU).expect("a directory");
+        dir = rustix::fs::openat(&dir, "d", OFlags::DIRECTORY, Mode::empty()).expect("a directory");
+    }
+    rustix::fs::openat(&dir, "data.csv", OFlags::WRONLY | OFlags::CREATE, Mode::RUSR).expect("a file");
+    bed.mount(["-p", &bed.file("deep.yaml", "name: deep\ndirectory_name: top\nfiles: ['**/data.csv']\n")]);
+    let names: Vec<String> = vec!["d".to_owned(); 10];
+    assert_eq!(entries(&descend(&bed.mnt.join("deep/top"), &names)).len(), 3);
+    assert_eq!(bed.status()["matches"], 1, "the daemon lives");
+}
+
+#[test]
 fn what_an_ordinary_user_may_not_read_is_said_and_the_rest_is_served() {
     if !can_mount() || !is_root() || !crate::bed::has("fusermount3") {
         return;
