@@ -128,6 +128,9 @@ pub fn find_sources(arguments: &[OsString]) -> Result<Vec<NamedSource>, ConfigEr
         {
             return Err(fail(format!("`{scheme}://` sources are not supported yet; give a path")));
         }
+        if path.as_os_str().is_empty() {
+            return Err(fail(format!("no path in `{}`; write NAME=PATH", argument.to_string_lossy())));
+        }
         // What is away now may come back: it is walked when it does.
         let root = match path.canonicalize() {
             Ok(root) if !root.is_dir() => {

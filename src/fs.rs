@@ -95,7 +95,7 @@ pub struct VeinFs {
     uid: u32,
     gid: u32,
     nodes: Nodes,
-    handles: Cache<Arc<Handle>>,
+    handles: Arc<Cache<Arc<Handle>>>,
     listings: Cache<Listing>,
     devices: Devices,
     scratch: ScratchPool,
@@ -120,7 +120,7 @@ impl VeinFs {
             uid: rustix::process::geteuid().as_raw(),
             gid: rustix::process::getegid().as_raw(),
             nodes: Nodes::default(),
-            handles: Cache::new(room),
+            handles: Arc::new(Cache::new(room)),
             listings: Cache::new(4096),
             devices: Devices::default(),
             opened: Opened::default(),
@@ -130,6 +130,11 @@ impl VeinFs {
             changed,
             end: Mutex::new(end),
         }
+    }
+
+    /// The open directories of sources, to be closed when nobody uses them.
+    fn handles(&self) -> Arc<Cache<Arc<Handle>>> {
+        Arc::clone(&self.handles)
     }
 
     /// Where the session's notifier is to be put once there is one.
@@ -217,7 +222,11 @@ impl VeinFs {
     fn do_statfs(&self, ino: INodeNo) -> io::Result<rustix::fs::StatVfs> {
         let root = match self.target(ino) {
             Ok(Target::Node(node)) => self.root_handle(node.place.source)?,
-            _ => self.root_handle(0)?,
+            // The first source that is there.
+            _ => {
+                let mut sources = 0..self.live.sources.len();
+                sources.find_map(|at| self.root_handle(at).ok()).ok_or_else(reach::gone)?
+            }
         };
         Ok(rustix::fs::fstatvfs(&root.0)?)
     }

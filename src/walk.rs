@@ -611,7 +611,10 @@ impl<'a> Walk<'a> {
     }
 
     fn emit(&self, found: Vec<Found>) {
-        found.into_iter().for_each(|found| (self.report)(Event::Match(found)));
+        // What is judged after the walk was given up has not seen all its children.
+        if !self.progress.cancelled.load(Ordering::Relaxed) {
+            found.into_iter().for_each(|found| (self.report)(Event::Match(found)));
+        }
     }
 
     fn unread(&self, path: Vec<u8>, error: io::Error) {

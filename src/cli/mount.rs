@@ -176,8 +176,6 @@ fn kernel_options(args: &MountArgs) -> Result<KernelOptions, ConfigError> {
 }
 
 pub(crate) fn run(args: &MountArgs, words: &[OsString]) -> anyhow::Result<u8> {
-    // Before any other thread starts, so that none of them takes a signal.
-    signals::block().context("signals")?;
     let channel = DaemonChannel::from_env()?;
     if channel.is_none() && !args.foreground {
         return match spawn_background(words) {
@@ -256,6 +254,9 @@ fn serve(args: &MountArgs, background: bool) -> anyhow::Result<crate::fs::mount:
         follow: args.walk.follow,
     };
     let options = MountOptions { fs, threads: usize::from(args.fuse_threads), exec: kernel.exec, source_name };
+    // Until here a signal ends the process, and nothing is left behind; from here on it unmounts. No thread that could
+    // take it runs yet.
+    signals::block().context("signals")?;
     Ok(mount(live, inodes, scanner, Waiter::new()?, &options)?)
 }
 

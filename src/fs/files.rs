@@ -97,7 +97,7 @@ impl VeinFs {
         let fd = source.open_file(&dir, &at.name, at.linked)?;
         let handle = Handle(fd);
         let stat = source.stat_dir(&handle)?;
-        if (stat.dev, stat.ino) != (dev, ino) {
+        if (stat.dev, stat.ino) != (dev, ino) || !stat.is_file() {
             return Err(stale());
         }
         let fd = Arc::new(handle.0);

@@ -20,6 +20,8 @@ use crate::view::inode::Inodes;
 /// How often a source that is away is tried again.
 const RETRY: Duration = Duration::from_secs(5);
 
+/// After this an open directory of a source is closed, so that an idle mount does not keep the source busy.
+const IDLE: Duration = Duration::from_secs(1);
 /// By then answers that were on their way have arrived.
 const SETTLE: Duration = Duration::from_millis(100);
 
@@ -77,7 +79,7 @@ pub fn mount(
     let live = Arc::new(live);
     let (changed, to_settle) = channel();
     let fs = VeinFs::new(Arc::clone(&live), options.fs.clone(), Some(waiter.session_end()), changed.clone());
-    let notifier = fs.notifier();
+    let (notifier, handles) = (fs.notifier(), fs.handles());
     let refused = |error: io::Error| MountError::Refused {
         mountpoint: live.mountpoint.clone(),
         reason: refusal(&error, options.fs.allow_other),
@@ -96,6 +98,12 @@ pub fn mount(
     }
 
     let settler = Arc::clone(&notifier);
+    std::thread::Builder::new().name("idle".into()).spawn(move || {
+        loop {
+            std::thread::sleep(IDLE);
+            handles.expire(IDLE);
+        }
+    })?;
     std::thread::Builder::new().name("settle".into()).spawn(move || settle(&to_settle, &settler))?;
 
     let (sender, receiver) = channel();
@@ -150,7 +158,7 @@ impl Mounted {
     pub fn end(&self, reason: &ShutdownReason) -> bool {
         if let ShutdownReason::Signal(signal) = reason {
             let Some(entry) = &self.entry else { return true };
-            // Whoever still uses it keeps what is open; for all others it is gone at once.
+            // One in use is detached: it is gone for all, and what is open on it ends with this process.
             match mounts::unmount_own(entry, false) {
                 Ok(_) => {}
                 Err(_) => {

@@ -225,6 +225,19 @@ impl<T: Clone> Cache<T> {
         drop(out);
     }
 
+    /// Drops what is older than `age`.
+    pub(crate) fn expire(&self, age: Duration) {
+        for shard in &self.0 {
+            let mut out = Vec::new();
+            let mut kept = shard.lock();
+            let old: Vec<u64> =
+                kept.iter().filter(|(_, (_, since))| since.elapsed() >= age).map(|(key, _)| *key).collect();
+            out.extend(old.iter().map(|key| kept.pop(key)));
+            drop(kept);
+            drop(out);
+        }
+    }
+
     pub(crate) fn remove(&self, key: u64) {
         let out = self.shard(key).lock().pop(&key);
         drop(out);
