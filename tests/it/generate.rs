@@ -80,7 +80,9 @@ enum Thing {
 
 /// Trees of directories up to five deep, with files, few links, FIFOs and unreadable directories.
 pub(crate) fn arb_tree() -> impl Strategy<Value = Tree> {
-    arb_things().prop_map(|(name, things)| plant(name, &things, DIRECTORY_NAMES, FILE_NAMES))
+    arb_things()
+        .prop_map(|(name, things)| plant(name, &things, DIRECTORY_NAMES, FILE_NAMES))
+        .prop_filter("a link leads above the root", |tree| !tree.escapes())
 }
 
 /// A tree with the patterns to look for in it: of all kinds, or with names and patterns that set captures in many ways.
@@ -95,7 +97,7 @@ pub(crate) fn arb_case() -> impl Strategy<Value = (Tree, Vec<Pattern>)> {
         let patterns = choices.into_iter().enumerate().map(|(i, choices)| capturing::make_pattern(i, choices));
         (plant(name, &things, capturing::DIRECTORY_NAMES, capturing::FILE_NAMES), patterns.collect())
     });
-    prop_oneof![2 => any_kind, 1 => capturing]
+    prop_oneof![2 => any_kind, 1 => capturing].prop_filter("a link leads above the root", |(tree, _)| !tree.escapes())
 }
 
 /// A valid pattern, made for a tree that is not told.

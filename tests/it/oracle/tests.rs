@@ -57,6 +57,17 @@ fn what_a_directory_offers() {
 }
 
 #[test]
+fn links_above_the_root_are_told_apart() {
+    for (lines, escapes) in [
+        (vec!["a -> sub/../a", "sub -> ."], true),
+        (vec!["d/a -> ../.."], true),
+        (vec!["d/a -> ../d/..", "b -> nowhere", "c -> c"], false),
+    ] {
+        assert_eq!(Tree::from_lines("root", &lines).escapes(), escapes, "{lines:?}");
+    }
+}
+
+#[test]
 fn links_lead_through_links_and_end_in_loops() {
     let tree = ["a/x", "l -> m", "m -> n/../a", "n/", "o -> o", "p -> ../root/a", "q -> a/x/..", "r -> ./a/."];
     let kinds = ["l", "m", "o", "p", "q", "r"]

@@ -18,6 +18,8 @@ pub(crate) type Real = Vec<Name>;
 
 /// How many links the kernel follows in one look-up (`MAXSYMLINKS`, `linux/namei.h`).
 const MAX_HOPS: u32 = 40;
+/// Hops once a look-up has left the root upwards.
+const ESCAPED: u32 = u32::MAX;
 
 /// A source.
 #[derive(Clone, Debug, PartialEq)]
@@ -118,11 +120,24 @@ impl Tree {
         Some(at)
     }
 
+    /// True if a link leads above the root, also through other links: what is there, a tree does not say.
+    pub(crate) fn escapes(&self) -> bool {
+        self.paths().iter().any(|path| {
+            let mut hops = 0;
+            path.iter().try_fold(Real::new(), |at, name| self.step(at, name, &mut hops));
+            hops == ESCAPED
+        })
+    }
+
     /// One component of a look-up, from the directory `at`.
     fn step(&self, mut at: Real, name: &[u8], hops: &mut u32) -> Option<Real> {
         let Some(Node::Dir { children, .. }) = self.at(&at) else { return None };
         match name {
             b"" | b"." => Some(at),
+            b".." if at.is_empty() => {
+                *hops = ESCAPED;
+                None
+            }
             b".." => at.pop().map(|_| at),
             _ => match children.get(name)? {
                 Node::Link { to } => {
