@@ -91,15 +91,6 @@ impl RelPath {
         self.0.rsplit(|b| *b == b'/').next().filter(|name| !name.is_empty())
     }
 
-    /// The path without its last component; `None` for the root.
-    pub fn parent(&self) -> Option<RelPath> {
-        if self.is_root() {
-            return None;
-        }
-        let end = self.0.iter().rposition(|b| *b == b'/').unwrap_or(0);
-        Some(Self(self.0[..end].into()))
-    }
-
     /// The components from the top down.
     pub fn components(&self) -> impl Iterator<Item = &[u8]> {
         self.0.split(|b| *b == b'/').filter(|name| !name.is_empty())

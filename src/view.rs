@@ -83,8 +83,6 @@ pub struct View {
     pub places: Vec<Arc<Place>>,
     /// The same by inode number.
     pub by_ino: FxHashMap<u64, Arc<Place>>,
-    /// The number of this view, ascending.
-    pub generation: u64,
 }
 
 /// What changed from one view to the next, in terms that the kernel caches.
@@ -114,7 +112,7 @@ impl View {
             changed: SystemTime::now(),
         });
         let folders = FxHashMap::from_iter([(inode::ROOT, Arc::clone(&root))]);
-        Self { root, folders, places: Vec::new(), by_ino: FxHashMap::default(), generation: 0 }
+        Self { root, folders, places: Vec::new(), by_ino: FxHashMap::default() }
     }
 
     /// The view of `matches` that follows this one.
@@ -153,7 +151,7 @@ impl View {
         let root = builder.folder(&[], inode::ROOT, root);
         let Builder { folders, changes, .. } = builder;
         let by_ino = places.iter().map(|place| (place.ino, Arc::clone(place))).collect();
-        (View { root, folders, places, by_ino, generation: self.generation + 1 }, changes)
+        (View { root, folders, places, by_ino }, changes)
     }
 }
 

@@ -42,20 +42,9 @@ impl Bits {
         self.0.iter_mut().zip(&other.0).for_each(|(word, less)| *word &= !less);
     }
 
-    /// True if the two have a number in common.
-    #[inline]
-    pub fn meets(&self, other: &Bits) -> bool {
-        self.0.iter().zip(&other.0).any(|(a, b)| a & b != 0)
-    }
-
     /// True if nothing is in the set.
     pub fn is_empty(&self) -> bool {
         self.0.iter().all(|word| *word == 0)
-    }
-
-    /// Removes everything.
-    pub fn clear(&mut self) {
-        self.0.fill(0);
     }
 
     /// The numbers in the set, ascending.
