@@ -67,12 +67,14 @@ pub struct Automaton {
     pub(crate) triggers: Triggers,
     /// Globs whose matching files are needed one by one, not only as being there.
     pub(crate) detailed: Bits,
-    /// Globs that files are asked for, globs that directories are asked for.
+    /// Globs whose matching files are tested beyond their names.
+    pub(crate) tested_globs: Bits,
+    /// Globs that files are asked for, globs that child directories are asked for.
     pub(crate) file_globs: Bits,
     pub(crate) dir_globs: Bits,
     /// Globs of `forbidden_ancestors`.
     pub(crate) ancestor_globs: Bits,
-    /// True if some clause asks for any file, or some state for a directory of any name.
+    /// True if some clause asks for any file, or some subpattern for a directory of any name.
     pub(crate) any_file: bool,
     pub(crate) any_dir: bool,
     /// States that some state asks of its child directories.

@@ -14,6 +14,7 @@ mod check;
 mod mount;
 mod out;
 mod patterns;
+mod refresh;
 mod scan;
 mod status;
 mod unmount;
@@ -48,8 +49,10 @@ enum Command {
     Check(check::CheckArgs),
     /// List the built-in patterns, or print one
     Patterns(patterns::PatternsArgs),
-    /// Say what mounts there are and how the scan is going
+    /// Say what mounts there are and how they are doing
     Status(status::StatusArgs),
+    /// Have a mount look at its sources now
+    Refresh(refresh::RefreshArgs),
 }
 
 /// Which patterns.
@@ -104,6 +107,7 @@ pub fn main() -> ExitCode {
         Command::Mount(args) => mount::run(&args, &words),
         Command::Unmount(args) => unmount::run(&args),
         Command::Status(args) => status::run(&args),
+        Command::Refresh(args) => refresh::run(&args),
         Command::Scan(args) => scan::run(&args),
         Command::Check(args) => check::run(&args),
         Command::Patterns(args) => patterns::run(&args),

@@ -28,6 +28,7 @@ use crate::view::inode::Devices;
 use attr::{errno, folder_attr};
 use control::Control;
 use files::{Open, Opened, read_full};
+use forget::Forgetter;
 use node::{Cache, Listing, Node, NodeKind, Nodes};
 use reach::Target;
 
@@ -35,9 +36,11 @@ mod attr;
 mod control;
 mod dirs;
 mod files;
+mod forget;
 pub mod mount;
 mod node;
 mod reach;
+mod refresh;
 mod share;
 mod xattr;
 
@@ -94,10 +97,10 @@ pub struct VeinFs {
     options: FsOptions,
     uid: u32,
     gid: u32,
-    nodes: Nodes,
+    nodes: Arc<Nodes>,
     handles: Arc<Cache<Arc<Handle>>>,
-    listings: Cache<Listing>,
-    devices: Devices,
+    listings: Arc<Cache<Listing>>,
+    devices: Arc<Devices>,
     scratch: ScratchPool,
     opened: Opened,
     passthrough: bool,
@@ -119,10 +122,10 @@ impl VeinFs {
             options,
             uid: rustix::process::geteuid().as_raw(),
             gid: rustix::process::getegid().as_raw(),
-            nodes: Nodes::default(),
+            nodes: Arc::default(),
             handles: Arc::new(Cache::new(room)),
-            listings: Cache::new(4096),
-            devices: Devices::default(),
+            listings: Arc::new(Cache::new(4096)),
+            devices: Arc::default(),
             opened: Opened::default(),
             passthrough: false,
             no_opendir: false,
@@ -135,6 +138,19 @@ impl VeinFs {
     /// The open directories of sources, to be closed when nobody uses them.
     fn handles(&self) -> Arc<Cache<Arc<Handle>>> {
         Arc::clone(&self.handles)
+    }
+
+    /// What makes the kernel forget.
+    fn forgetter(&self) -> Forgetter {
+        Forgetter {
+            live: Arc::clone(&self.live),
+            nodes: Arc::clone(&self.nodes),
+            handles: Arc::clone(&self.handles),
+            listings: Arc::clone(&self.listings),
+            devices: Arc::clone(&self.devices),
+            notifier: Arc::clone(&self.notifier),
+            changed: self.changed.clone(),
+        }
     }
 
     /// Where the session's notifier is to be put once there is one.
@@ -427,7 +443,10 @@ impl fuser::Filesystem for VeinFs {
         }
     }
 
-    fn getxattr(&self, _request: &Request, ino: INodeNo, name: &OsStr, size: u32, reply: ReplyXattr) {
+    fn getxattr(&self, request: &Request, ino: INodeNo, name: &OsStr, size: u32, reply: ReplyXattr) {
+        if let Some(asked) = refresh::asked(name) {
+            return answer_xattr(self.do_refresh(request.uid(), ino, asked, size > 0), size, reply);
+        }
         let value = self.do_xattrs(ino).and_then(|subject| match subject {
             Some(subject) => subject.get(name, &self.live),
             None => Err(io::Error::from_raw_os_error(libc::ENODATA)),

@@ -63,8 +63,13 @@ pub mod listing;
 pub mod reader;
 pub mod walk;
 
+pub mod crawl;
+pub mod index;
 pub mod scan;
+pub mod tree;
+pub mod update;
 pub mod view;
+pub mod watch;
 
 pub mod expand;
 pub mod live;

@@ -13,12 +13,15 @@ use crate::matcher::bits::Bits;
 use crate::matcher::names::{GlobId, NameCache};
 use crate::source::{Handle, ListBuffer, RawKind, Source};
 
+pub mod stored;
+
 /// Names that a walk leaves out: a glob without `/` is held against names, one with `/` against paths below the
 /// source, where `**` crosses directories.
 #[derive(Clone, Debug, Default)]
 pub struct Exclude {
     names: GlobSet,
     paths: GlobSet,
+    given: Vec<String>,
 }
 
 impl Exclude {
@@ -37,7 +40,12 @@ impl Exclude {
                 names.add(compiled)
             };
         }
-        Ok(Self { names: names.build()?, paths: paths.build()? })
+        Ok(Self { names: names.build()?, paths: paths.build()?, given: globs.to_vec() })
+    }
+
+    /// The globs as they were given.
+    pub fn given(&self) -> &[String] {
+        &self.given
     }
 
     /// True if nothing is left out.
@@ -196,6 +204,22 @@ pub fn list(
     rules: ListRules<'_>,
     scratch: &mut Scratch,
 ) -> io::Result<Listed> {
+    list_and_keep(automaton, source, dir, path, rules, scratch, None)
+}
+
+/// Reads a directory as [`list`] does, and keeps what does not depend on the patterns in `kept`.
+///
+/// # Errors
+/// Those of the source.
+pub fn list_and_keep(
+    automaton: &Automaton,
+    source: &dyn Source,
+    dir: &Handle,
+    path: &dyn Fn() -> Vec<u8>,
+    rules: ListRules<'_>,
+    scratch: &mut Scratch,
+    mut kept: Option<&mut stored::Kept>,
+) -> io::Result<Listed> {
     let mut listed = Listed { files: Files::new(automaton), dirs: Dirs::default(), entries: 0 };
     let Scratch { cache, buffer, globs } = scratch;
     let excluding = !rules.exclude.is_empty();
@@ -205,6 +229,9 @@ pub fn list(
             return;
         }
         listed.entries += 1;
+        if let Some(kept) = &mut kept {
+            kept.add(bytes, raw);
+        }
         if raw == RawKind::Special {
             return;
         }
@@ -214,14 +241,13 @@ pub fn list(
             RawKind::File => listed.files.add(automaton, bytes, globs),
             RawKind::Link => {
                 // A stat each, so only where what the link leads to makes a difference.
-                let as_file =
-                    automaton.any_file || globs.iter().any(|glob| automaton.file_globs.contains(glob.index()));
-                let as_dir = rules.follow
-                    || automaton.any_dir
-                    || globs.iter().any(|glob| automaton.dir_globs.contains(glob.index()));
-                if as_file || as_dir {
+                let asked = Asked::of(automaton, rules.follow, globs);
+                if asked.as_file || asked.as_dir {
+                    if let Some(kept) = &mut kept {
+                        kept.asked(bytes);
+                    }
                     match source.link_kind(dir, name) {
-                        Kind::LinkDir if as_dir => listed.dirs.push(name, true, globs),
+                        Kind::LinkDir if asked.as_dir => listed.dirs.push(name, true, globs),
                         Kind::LinkDir => {}
                         _ => listed.files.add(automaton, bytes, globs),
                     }
@@ -231,6 +257,23 @@ pub fn list(
         }
     })?;
     Ok(listed)
+}
+
+/// What patterns ask of a link.
+pub(crate) struct Asked {
+    pub(crate) as_file: bool,
+    pub(crate) as_dir: bool,
+}
+
+impl Asked {
+    /// Of a link whose name matches `globs`.
+    pub(crate) fn of(automaton: &Automaton, follow: bool, globs: &[GlobId]) -> Self {
+        let any = |of: &Bits| globs.iter().any(|glob| of.contains(glob.index()));
+        Self {
+            as_file: automaton.any_file || any(&automaton.file_globs),
+            as_dir: follow || automaton.any_dir || any(&automaton.dir_globs),
+        }
+    }
 }
 
 /// A name from a listing for the source's calls.

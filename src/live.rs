@@ -1,14 +1,13 @@
-//! The state of a mount: what is looked for and where, the current view, and how the scan is going.
+//! The state of a mount: what is looked for and where, the current view, and how things stand.
 //!
-//! Readers take the view without a lock; one thread ([`Live::collect`]) receives what the scan finds, builds the next
-//! view now and then, publishes it and says what the kernel has to forget.
+//! Readers take the view without a lock; the one writer ([`crate::update`]) publishes the next.
 
 use std::collections::VecDeque;
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
-use std::sync::mpsc::{Receiver, RecvTimeoutError};
-use std::time::{Duration, Instant, SystemTime};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::mpsc::Sender;
+use std::time::{Duration, SystemTime};
 
 use arc_swap::ArcSwap;
 use parking_lot::{Condvar, Mutex};
@@ -16,34 +15,34 @@ use serde_json::{Value, json};
 
 use crate::automaton::Automaton;
 use crate::config::NamedSource;
-use crate::entry::printable;
+use crate::entry::{RelPath, printable};
 use crate::pattern::Pattern;
-use crate::scan::{ScanEvent, plain};
+use crate::update::Event;
+use crate::update::source::Phase;
+use crate::view::View;
 use crate::view::inode::Inodes;
-use crate::view::matches::{MatchSet, ndjson};
-use crate::view::{Changes, View};
+use crate::view::matches::ndjson;
 use crate::walk::{Progress, Trouble, WalkOptions};
 
 /// How many troubles are kept word for word; all are counted.
 const KEPT_TROUBLES: usize = 10_000;
-/// The least time between two views while a scan runs.
-const PUBLISH_EVERY: Duration = Duration::from_millis(50);
 
-/// How long what is found is gathered before it is looked at.
-const GATHER: Duration = Duration::from_millis(2);
-
-/// How far a source is.
+/// How a source stands.
 #[derive(Clone, Debug, Default)]
-enum Walked {
-    #[default]
-    Scanning,
-    Complete,
-    /// It could not be read; it is tried again.
-    Failed(String),
+pub struct SourceState {
+    /// How far it is.
+    pub phase: Phase,
+    /// Directories that are known.
+    pub directories: u64,
+    /// Of these, those that are still to be read.
+    pub pending: u64,
+    /// When it was last compared with what is there.
+    pub reconciled: Option<SystemTime>,
+    /// How changes in it are told.
+    pub watch: Value,
 }
 
 /// All that a mount knows.
-#[derive(Debug)]
 pub struct Live {
     /// Where it is mounted.
     pub mountpoint: PathBuf,
@@ -55,36 +54,55 @@ pub struct Live {
     pub sources: Vec<NamedSource>,
     /// How each source is walked.
     pub options: Vec<WalkOptions>,
-    /// Counters of the scan.
+    /// Counters of what is read.
     pub progress: Arc<Progress>,
     /// When the mount was made.
     pub started: SystemTime,
     view: ArcSwap<View>,
     state: Mutex<State>,
-    complete: Condvar,
+    changed: Condvar,
+    requests: Mutex<Option<Sender<Event>>>,
+    tickets: AtomicU64,
 }
 
-#[derive(Debug, Default)]
+impl std::fmt::Debug for Live {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Live").field("mountpoint", &self.mountpoint).finish_non_exhaustive()
+    }
+}
+
+/// Tells how the index is doing.
+pub type IndexStatus = Box<dyn Fn() -> Value + Send + Sync>;
+
+#[derive(Default)]
 struct State {
     complete: Option<(SystemTime, Duration)>,
-    /// How far each source is.
-    sources: Vec<Walked>,
-    troubles: VecDeque<Value>,
+    /// All matches were in an index.
+    restored: bool,
+    sources: Vec<SourceState>,
+    /// What cannot be read or decided at this moment.
+    troubles: Arc<Vec<Value>>,
     trouble_count: u64,
+    /// Files that could not be read when they were asked for.
+    read_errors: VecDeque<Value>,
+    read_error_count: u64,
+    /// The last ticket of those whose refresh is done.
+    refreshed: u64,
+    index: Option<IndexStatus>,
 }
 
 impl State {
     /// The sources that could not be read, and why.
     fn failures(&self) -> impl Iterator<Item = (usize, &str)> {
-        self.sources.iter().enumerate().filter_map(|(at, walked)| match walked {
-            Walked::Failed(error) => Some((at, error.as_str())),
-            Walked::Scanning | Walked::Complete => None,
+        self.sources.iter().enumerate().filter_map(|(at, source)| match &source.phase {
+            Phase::Away(error) => Some((at, error.as_str())),
+            Phase::Scanning | Phase::Reconciling | Phase::Complete => None,
         })
     }
 }
 
 impl Live {
-    /// A mount whose scan has not begun.
+    /// A mount of which nothing is known yet.
     pub fn new(
         mountpoint: PathBuf,
         automaton: Arc<Automaton>,
@@ -94,8 +112,8 @@ impl Live {
         progress: Arc<Progress>,
     ) -> (Self, Inodes) {
         let mut inodes = Inodes::default();
-        let (view, _) = View::empty().next(&automaton, &sources, &MatchSet::default(), &mut inodes);
-        let state = State { sources: vec![Walked::default(); sources.len()], ..State::default() };
+        let view = View::of_patterns(&automaton, &mut inodes);
+        let state = State { sources: vec![SourceState::default(); sources.len()], ..State::default() };
         let live = Self {
             mountpoint,
             automaton,
@@ -106,7 +124,9 @@ impl Live {
             started: SystemTime::now(),
             view: ArcSwap::from_pointee(view),
             state: Mutex::new(state),
-            complete: Condvar::new(),
+            changed: Condvar::new(),
+            requests: Mutex::new(None),
+            tickets: AtomicU64::new(0),
         };
         (live, inodes)
     }
@@ -116,70 +136,54 @@ impl Live {
         self.view.load()
     }
 
-    /// Waits until the first scan is complete; false if it is not after `limit`.
-    pub fn wait_complete(&self, limit: Duration) -> bool {
+    // --- for the writer ---
+
+    /// Makes `view` the current one.
+    pub(crate) fn publish(&self, view: View) {
+        self.view.store(Arc::new(view));
+    }
+
+    pub(crate) fn set_sources(&self, sources: Vec<SourceState>) {
+        self.state.lock().sources = sources;
+    }
+
+    /// Notes that all sources were read or compared, but for those that are away, `took` after the beginning.
+    pub(crate) fn set_complete(&self, took: Duration) {
         let mut state = self.state.lock();
         if state.complete.is_none() {
-            self.complete.wait_for(&mut state, limit);
-        }
-        state.complete.is_some()
-    }
-
-    /// Receives what the scan finds until it ends, publishing views; `changed` is told what the kernel has to forget.
-    pub fn collect(&self, events: &Receiver<ScanEvent>, mut inodes: Inodes, changed: impl Fn(&Changes)) {
-        let begun = Instant::now();
-        let (mut matches, mut fresh) = (MatchSet::default(), false);
-        // Building a view costs as much as there are matches: never more than a tenth of the time goes there.
-        let (mut last, mut pause) = (Instant::now() - PUBLISH_EVERY, PUBLISH_EVERY);
-        loop {
-            let event = if fresh {
-                events.recv_timeout(pause.saturating_sub(last.elapsed()))
-            } else {
-                // More will follow: not to be woken for each one.
-                let first = events.recv().map_err(|_| RecvTimeoutError::Disconnected);
-                std::thread::sleep(GATHER);
-                first
-            };
-            let ended = matches!(event, Err(RecvTimeoutError::Disconnected));
-            let settled = matches!(event, Ok(ScanEvent::SourceDone { .. } | ScanEvent::SourceFailed { .. }));
-            match event {
-                Ok(ScanEvent::Match { source, found }) => {
-                    matches.insert(source, found);
-                    fresh = true;
-                }
-                Ok(ScanEvent::Trouble { source, trouble }) => self.note(source, &trouble),
-                Ok(ScanEvent::SourceFailed { source, error }) => {
-                    tracing::warn!(source = %self.sources[source].root.display(), %error, "source cannot be read");
-                    self.state.lock().sources[source] = Walked::Failed(plain(&error));
-                }
-                Ok(ScanEvent::SourceDone { source }) => self.state.lock().sources[source] = Walked::Complete,
-                Err(_) => {}
-            }
-            let scanned = !self.state.lock().sources.iter().any(|walked| matches!(walked, Walked::Scanning));
-            // A source that is back after the others were done is no reason to publish each of its matches by itself.
-            if fresh && (ended || scanned && settled || last.elapsed() >= pause) {
-                let building = Instant::now();
-                let (next, changes) = self.view.load().next(&self.automaton, &self.sources, &matches, &mut inodes);
-                self.view.store(Arc::new(next));
-                changed(&changes);
-                (last, fresh) = (Instant::now(), false);
-                pause = PUBLISH_EVERY.max(building.elapsed() * 10);
-            }
-            if scanned || ended {
-                // Sources that are away do not hold up the others.
-                self.state.lock().complete.get_or_insert_with(|| (SystemTime::now(), begun.elapsed()));
-                self.complete.notify_all();
-            }
-            if ended {
-                return;
-            }
+            state.complete = Some((SystemTime::now(), took));
+            self.changed.notify_all();
         }
     }
 
-    fn note(&self, source: usize, trouble: &Trouble) {
+    pub(crate) fn set_restored(&self, all: bool) {
+        self.state.lock().restored = all;
+    }
+
+    /// Says how the index can be asked for its state.
+    pub fn set_index(&self, status: IndexStatus) {
+        self.state.lock().index = Some(status);
+    }
+
+    pub(crate) fn set_requests(&self, requests: Sender<Event>) {
+        *self.requests.lock() = Some(requests);
+    }
+
+    pub(crate) fn set_refreshed(&self, ticket: Option<u64>) {
+        let mut state = self.state.lock();
+        state.refreshed = state.refreshed.max(ticket.unwrap_or(0));
+    }
+
+    pub(crate) fn set_troubles<'a>(&self, count: u64, troubles: impl Iterator<Item = (usize, &'a Trouble)>) {
+        let texts: Vec<Value> =
+            troubles.take(KEPT_TROUBLES).map(|(source, trouble)| self.trouble_json(source, trouble)).collect();
+        let mut state = self.state.lock();
+        (state.troubles, state.trouble_count) = (Arc::new(texts), count);
+    }
+
+    fn trouble_json(&self, source: usize, trouble: &Trouble) -> Value {
         let source = &self.sources[source];
         let message = trouble.describe(source, &self.automaton);
-        tracing::debug!("{message}");
         let (path, kind) = match trouble {
             Trouble::Unread { path, .. } => (path, "unread"),
             Trouble::Undecided { path, .. } => (path, "undecided"),
@@ -194,78 +198,126 @@ impl Live {
         if let Trouble::Undecided { pattern, .. } = trouble {
             object["pattern"] = json!(self.automaton.top(*pattern).name);
         }
+        object
+    }
+
+    // --- for others ---
+
+    /// Waits until the first scan is complete; false if it is not after `limit`.
+    pub fn wait_complete(&self, limit: Duration) -> bool {
         let mut state = self.state.lock();
-        state.trouble_count += 1;
-        if state.troubles.len() == KEPT_TROUBLES {
-            state.troubles.pop_front();
+        if state.complete.is_none() && !limit.is_zero() {
+            self.changed.wait_for(&mut state, limit);
         }
-        state.troubles.push_back(object);
+        state.complete.is_some()
+    }
+
+    /// True if the view showed all matches that an index knew from the beginning.
+    pub fn is_restored(&self) -> bool {
+        self.state.lock().restored
+    }
+
+    /// Asks the writer to compare what is shown with what is there, below a path of one source or everywhere; the
+    /// ticket is done when `refreshed` in the status has come to it. `None` if the mount is going.
+    pub fn refresh(&self, below: Option<(usize, RelPath)>) -> Option<u64> {
+        let ticket = self.tickets.fetch_add(1, Ordering::Relaxed) + 1;
+        self.requests.lock().as_ref()?.send(Event::Refresh { below, ticket }).ok()?;
+        Some(ticket)
+    }
+
+    /// Tells the writer that the mount is going.
+    pub fn stop(&self) {
+        self.progress.cancelled.store(true, Ordering::Relaxed);
+        if let Some(requests) = self.requests.lock().as_ref() {
+            // It may have ended already.
+            let _ = requests.send(Event::Stop);
+        }
     }
 
     /// A source that could not be read when a file in it was asked for.
     pub fn note_read_error(&self, source: usize, path: &[u8], error: std::io::Error) {
-        let path = crate::entry::RelPath::from_bytes(path);
-        self.note(source, &Trouble::Unread { path, error });
+        let path = RelPath::from_bytes(path);
+        let object = self.trouble_json(source, &Trouble::Unread { path, error });
+        tracing::debug!(%object, "cannot be read");
+        let mut state = self.state.lock();
+        state.read_error_count += 1;
+        if state.read_errors.len() == KEPT_TROUBLES {
+            state.read_errors.pop_front();
+        }
+        state.read_errors.push_back(object);
     }
 
     /// What `.veinfs/status.json` holds; `reads` says how files are read.
     pub fn status(&self, reads: Value) -> Value {
         let view = self.view();
         let state = self.state.lock();
-        let mut matches = vec![0u64; self.automaton.tops.len()];
-        view.places.iter().for_each(|place| matches[place.found.pattern.index()] += 1);
-        let patterns = self.automaton.tops.iter().zip(matches).map(|(top, n)| json!({"name": top.name, "matches": n}));
-        let sources = self.sources.iter().zip(&state.sources).map(|(source, walked)| {
-            let (name, error) = match walked {
-                Walked::Scanning => ("scanning", None),
-                Walked::Complete => ("complete", None),
-                Walked::Failed(error) => ("failed", Some(error)),
+        let tops = self.automaton.tops.iter().zip(&view.counts);
+        let patterns = tops.map(|(top, n)| json!({"name": top.name, "matches": n}));
+        let sources = self.sources.iter().zip(&state.sources).map(|(source, now)| {
+            let (name, error) = match &now.phase {
+                Phase::Scanning => ("scanning", None),
+                Phase::Reconciling => ("reconciling", None),
+                Phase::Complete => ("complete", None),
+                Phase::Away(error) => ("failed", Some(error)),
             };
             json!({
                 "name": printable(&source.name),
-                "path": printable(&source.path_of(&crate::entry::RelPath::root())),
+                "path": printable(&source.path_of(&RelPath::root())),
                 "state": name,
                 "error": error,
+                "directories": now.directories,
+                "pending": now.pending,
+                "reconciled": now.reconciled.map(seconds),
+                "watch": now.watch,
             })
         });
+        let busy = |phase: &Phase| matches!(phase, Phase::Scanning | Phase::Reconciling);
+        let name = match state.complete {
+            None if state.restored => "reconciling",
+            None => "scanning",
+            Some(_) if state.sources.iter().any(|source| busy(&source.phase)) => "reconciling",
+            Some(_) => "complete",
+        };
         json!({
             "version": env!("CARGO_PKG_VERSION"),
             "pid": std::process::id(),
             "mountpoint": printable(std::os::unix::ffi::OsStrExt::as_bytes(self.mountpoint.as_os_str())),
             "started": seconds(self.started),
-            "state": if state.complete.is_some() { "complete" } else { "scanning" },
+            "state": name,
             "scan_seconds": state.complete.map(|(_, took)| took.as_secs_f64()),
             "scanned": state.complete.map(|(at, _)| seconds(at)),
             "directories": self.progress.directories.load(Ordering::Relaxed),
             "entries": self.progress.entries.load(Ordering::Relaxed),
             "matches": view.places.len(),
-            "errors": state.trouble_count + state.failures().count() as u64,
+            "errors": state.trouble_count + state.read_error_count + state.failures().count() as u64,
             "patterns": patterns.collect::<Vec<_>>(),
             "sources": sources.collect::<Vec<_>>(),
-            "watch": "none",
+            "index": state.index.as_ref().map(|index| index()),
+            "refreshed": state.refreshed,
             "reads": reads,
         })
     }
 
     /// What `.veinfs/matches.ndjson` holds.
     pub fn matches_ndjson(&self) -> Vec<u8> {
-        let view = self.view();
-        let lines = view.places.iter().map(|place| {
+        let places = self.view().sorted();
+        let lines = places.iter().map(|place| {
             let source = &self.sources[place.source];
             ndjson(&self.automaton, source, &place.found, &place.view)
         });
         ndjson_lines(lines)
     }
 
-    /// What `.veinfs/errors.ndjson` holds: the last troubles, the newest at the end.
+    /// What `.veinfs/errors.ndjson` holds: sources that are away, what cannot be read or decided at this moment, and
+    /// the last files that could not be read when they were asked for, the newest at the end.
     pub fn errors_ndjson(&self) -> Vec<u8> {
         let state = self.state.lock();
         let failed = state.failures().map(|(at, message)| {
             let source = &self.sources[at];
-            let path = source.path_of(&crate::entry::RelPath::root());
+            let path = source.path_of(&RelPath::root());
             json!({"kind": "source", "source": printable(&source.name), "path": printable(&path), "message": message})
         });
-        ndjson_lines(failed.chain(state.troubles.iter().cloned()))
+        ndjson_lines(failed.chain(state.troubles.iter().cloned()).chain(state.read_errors.iter().cloned()))
     }
 
     /// What `.veinfs/metrics` holds, in Prometheus' text format.
@@ -290,26 +342,31 @@ impl Live {
             "Directory entries seen by the scan.",
             &one(self.progress.entries.load(Ordering::Relaxed) as f64),
         );
-        metric("errors_total", "counter", "What could not be read or decided.", &one(state.trouble_count as f64));
+        metric("errors", "gauge", "What cannot be read or decided.", &one(state.trouble_count as f64));
+        metric(
+            "read_errors_total",
+            "counter",
+            "Files that could not be read when they were asked for.",
+            &one(state.read_error_count as f64),
+        );
         metric(
             "scan_complete",
             "gauge",
             "1 once the first scan is complete.",
             &one(f64::from(u8::from(state.complete.is_some()))),
         );
-        let mut matches = vec![0u64; self.automaton.tops.len()];
-        view.places.iter().for_each(|place| matches[place.found.pattern.index()] += 1);
         let label = |name: &str| {
             format!("{{pattern=\"{}\"}}", name.replace('\\', "\\\\").replace('"', "\\\"").replace('\n', "\\n"))
         };
         let values: Vec<(String, f64)> =
-            self.automaton.tops.iter().zip(matches).map(|(top, n)| (label(&top.name), n as f64)).collect();
+            self.automaton.tops.iter().zip(&view.counts).map(|(top, n)| (label(&top.name), *n as f64)).collect();
         metric("matches", "gauge", "Directories that match, by pattern.", &values);
         text
     }
 }
 
-fn seconds(at: SystemTime) -> f64 {
+/// Seconds since the epoch.
+pub(crate) fn seconds(at: SystemTime) -> f64 {
     at.duration_since(SystemTime::UNIX_EPOCH).map_or(0.0, |since| since.as_secs_f64())
 }
 

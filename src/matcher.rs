@@ -77,7 +77,7 @@ pub enum Value {
 pub type Bag = Vec<(SmallVec<[Mapping; 1]>, u32)>;
 
 /// The states of one directory.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, PartialEq)]
 pub struct Summary {
     /// States that hold.
     pub yes: Bits,

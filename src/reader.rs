@@ -39,6 +39,8 @@ pub struct Reader<'a> {
     pub closed: &'a dyn Fn(&[u8]) -> bool,
     /// What is not entered through links either.
     pub shut: &'a Shut,
+    /// Told of every directory that is read behind a link, before it is read.
+    pub entered: &'a dyn Fn(&Handle),
     /// Told of directories and files that cannot be read, by path below the source.
     pub failed: &'a dyn Fn(&[u8], io::Error),
 }
@@ -193,6 +195,9 @@ impl Reader<'_> {
                     return Verdict::empty(self.automaton);
                 }
             }
+        }
+        if reading.through_link {
+            (self.entered)(&handle);
         }
         let listed = match list(self.automaton, self.source, &handle, &|| path.clone(), self.rules, reading.scratch) {
             Ok(listed) => listed,

@@ -6,7 +6,6 @@ use std::os::unix::fs::MetadataExt;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::thread::JoinHandle;
-use std::time::Duration;
 
 use crate::automaton::Automaton;
 use crate::config::NamedSource;
@@ -69,48 +68,42 @@ impl Scanning {
     }
 }
 
+/// How each source is walked: kernel file systems and veinfs mounts below it are left out.
+pub fn options_of(sources: &[NamedSource], options: &WalkOptions) -> Vec<WalkOptions> {
+    let all = mounts::mounts().unwrap_or_default();
+    let pseudo = all.iter().filter(|mount| mounts::is_pseudo(&mount.fstype));
+    let pseudo: Vec<u64> = pseudo.map(|mount| rustix::fs::makedev(mount.major, mount.minor)).collect();
+    let of_source = |source: &NamedSource| {
+        let mut options = options.clone();
+        // A source that is itself in such a file system was asked for.
+        let own = std::fs::metadata(&source.root).map(|meta| meta.dev()).ok();
+        options.shut = Shut::default();
+        pseudo.iter().filter(|device| Some(**device) != own).for_each(|device| options.shut.add_device(*device));
+        let left_out = mounts::not_entered(&source.root).unwrap_or_default();
+        options.not_entered.extend(left_out.iter().filter_map(|mount| {
+            let below = mount.strip_prefix(&source.root).ok()?.as_os_str().as_bytes();
+            (!below.is_empty()).then(|| RelPath::from_bytes(below))
+        }));
+        options
+    };
+    sources.iter().map(of_source).collect()
+}
+
+/// One more directory that is not entered, in every source that it lies below: a mount point to come.
+pub fn leave_out(sources: &[NamedSource], options: &mut [WalkOptions], directory: &std::path::Path) {
+    options.iter().for_each(|options| options.shut.add_point(directory));
+    for (source, options) in sources.iter().zip(options) {
+        if let Ok(below) = directory.strip_prefix(&source.root) {
+            options.not_entered.insert(RelPath::from_bytes(below.as_os_str().as_bytes()));
+        }
+    }
+}
+
 impl Scanner {
     /// A scan that is not yet running; kernel file systems and veinfs mounts below the sources are left out.
     pub fn new(automaton: Arc<Automaton>, sources: Vec<NamedSource>, options: &WalkOptions) -> Self {
-        let all = mounts::mounts().unwrap_or_default();
-        let pseudo = all.iter().filter(|mount| mounts::is_pseudo(&mount.fstype));
-        let pseudo: Vec<u64> = pseudo.map(|mount| rustix::fs::makedev(mount.major, mount.minor)).collect();
-        let options = sources
-            .iter()
-            .map(|source| {
-                let mut options = options.clone();
-                // A source that is itself in such a file system was asked for.
-                let own = std::fs::metadata(&source.root).map(|meta| meta.dev()).ok();
-                options.shut = Shut::default();
-                pseudo
-                    .iter()
-                    .filter(|device| Some(**device) != own)
-                    .for_each(|device| options.shut.add_device(*device));
-                options.not_entered.extend(mounts::not_entered(&source.root).unwrap_or_default().iter().filter_map(
-                    |mount| {
-                        let below = mount.strip_prefix(&source.root).ok()?.as_os_str().as_bytes();
-                        (!below.is_empty()).then(|| RelPath::from_bytes(below))
-                    },
-                ));
-                options
-            })
-            .collect();
+        let options = options_of(&sources, options);
         Self { automaton, sources, options, progress: Arc::default() }
-    }
-
-    /// What is walked and how, for each source.
-    pub fn options(&self, source: usize) -> &WalkOptions {
-        &self.options[source]
-    }
-
-    /// One more directory that is not entered, in every source that it lies below: a mount point to come.
-    pub fn leave_out(&mut self, directory: &std::path::Path) {
-        self.options.iter().for_each(|options| options.shut.add_point(directory));
-        for (source, options) in self.sources.iter().zip(&mut self.options) {
-            if let Ok(below) = directory.strip_prefix(&source.root) {
-                options.not_entered.insert(RelPath::from_bytes(below.as_os_str().as_bytes()));
-            }
-        }
     }
 
     /// Counters of all sources together.
@@ -123,8 +116,8 @@ impl Scanner {
         self.progress.cancelled.store(true, Ordering::Relaxed);
     }
 
-    /// Starts walking; a source that cannot be read is tried again after `retry` each time.
-    pub fn spawn(&self, retry: Option<Duration>, report: impl Fn(ScanEvent) + Send + Sync + 'static) -> Scanning {
+    /// Starts walking.
+    pub fn spawn(&self, report: impl Fn(ScanEvent) + Send + Sync + 'static) -> Scanning {
         let report = Arc::new(report);
         let threads = self.sources.iter().zip(&self.options).enumerate().filter_map(|(at, (source, options))| {
             let (automaton, progress, report) =
@@ -132,23 +125,16 @@ impl Scanner {
             let (source, options) = (source.clone(), options.clone());
             let failed = Arc::clone(&report);
             let work = move || {
-                let mut failed = false;
-                while !progress.cancelled.load(Ordering::Relaxed) {
-                    let walked = walk(&automaton, &*source.source, &source.root_name, &options, &progress, &|event| {
-                        report(match event {
-                            Event::Match(found) => ScanEvent::Match { source: at, found },
-                            Event::Trouble(trouble) => ScanEvent::Trouble { source: at, trouble },
-                        });
+                let walked = walk(&automaton, &*source.source, &source.root_name, &options, &progress, &|event| {
+                    report(match event {
+                        Event::Match(found) => ScanEvent::Match { source: at, found },
+                        Event::Trouble(trouble) => ScanEvent::Trouble { source: at, trouble },
                     });
-                    let Err(error) = walked else { return report(ScanEvent::SourceDone { source: at }) };
-                    // Told once; after that it is only tried again, until it is there.
-                    if !failed {
-                        report(ScanEvent::SourceFailed { source: at, error });
-                    }
-                    failed = true;
-                    let Some(pause) = retry else { return };
-                    std::thread::park_timeout(pause);
-                }
+                });
+                report(match walked {
+                    Ok(()) => ScanEvent::SourceDone { source: at },
+                    Err(error) => ScanEvent::SourceFailed { source: at, error },
+                });
             };
             match std::thread::Builder::new().name(format!("scan-{at}")).spawn(work) {
                 Ok(thread) => Some(thread),

@@ -9,7 +9,8 @@ use std::io;
 use std::os::fd::OwnedFd;
 
 use crate::automaton::Test;
-use crate::entry::Kind;
+use crate::entry::{Kind, RelPath};
+use crate::listing::c_name;
 
 pub mod local;
 
@@ -63,7 +64,25 @@ pub struct Stat {
     pub btime: (i64, u32),
 }
 
+/// What tells whether a directory is as it was when it was read.
+///
+/// There is no device number in it: that of many file systems is another one after each boot.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub struct Stamp {
+    /// The inode's number.
+    pub ino: u64,
+    /// Modification time, see [`Stat`].
+    pub mtime: (i64, u32),
+    /// Change time, see [`Stat`].
+    pub ctime: (i64, u32),
+}
+
 impl Stat {
+    /// What has to be the same for a directory to be as it was.
+    pub fn stamp(&self) -> Stamp {
+        Stamp { ino: self.ino, mtime: self.mtime, ctime: self.ctime }
+    }
+
     /// True for a directory.
     pub fn is_dir(&self) -> bool {
         self.mode & libc::S_IFMT == libc::S_IFDIR
@@ -115,6 +134,9 @@ pub trait Source: Send + Sync + Debug {
     /// What the link `name` is to a pattern: [`Kind::LinkDir`] or [`Kind::LinkFile`].
     fn link_kind(&self, dir: &Handle, name: &CStr) -> Kind;
 
+    /// The absolute path of an open directory, without links, as it is at this moment.
+    fn path_of(&self, dir: &Handle) -> io::Result<Vec<u8>>;
+
     /// Device and inode of an open directory.
     fn identity(&self, dir: &Handle) -> io::Result<(u64, u64)>;
 
@@ -132,4 +154,41 @@ pub trait Source: Send + Sync + Debug {
 
     /// Opens a file to read; links are followed only if `follow`.
     fn open_file(&self, dir: &Handle, name: &CStr, follow: bool) -> io::Result<OwnedFd>;
+}
+
+/// Opens the directory at `path` below the root, through links where `follow` says so.
+///
+/// # Errors
+/// Those of the source.
+pub fn open_way(source: &dyn Source, root: &Handle, path: &RelPath, follow: bool) -> io::Result<Handle> {
+    if path.is_root() {
+        return source.open_root();
+    }
+    match source.open_dir(root, &c_name(path.as_bytes())) {
+        Err(error) if follow && matches!(error.raw_os_error(), Some(libc::ELOOP | libc::ENOTDIR)) => {
+            open_steps(source, path, follow, &mut |_| {})
+        }
+        opened => opened,
+    }
+}
+
+/// Opens the directory at `path` one component after the other, and shows `each` directory above it.
+///
+/// # Errors
+/// Those of the source.
+pub fn open_steps(
+    source: &dyn Source,
+    path: &RelPath,
+    follow: bool,
+    each: &mut dyn FnMut(&Handle),
+) -> io::Result<Handle> {
+    let mut at = source.open_root()?;
+    for name in path.components().map(c_name) {
+        each(&at);
+        at = match source.open_dir(&at, &name) {
+            Err(_) if follow => source.open_link(&at, &name)?,
+            opened => opened?,
+        };
+    }
+    Ok(at)
 }

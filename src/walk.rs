@@ -520,6 +520,7 @@ impl<'a> Walk<'a> {
             rules: ListRules { exclude: &self.options.exclude, follow: false },
             closed: &|path| self.options.closes(path),
             shut: &self.options.shut,
+            entered: &|_| {},
             failed: &|path, error| self.unread(path.to_vec(), error),
         };
         let target = Target { name: parent.dirs.name(at), linked: true, above: own.above };

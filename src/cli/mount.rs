@@ -10,16 +10,20 @@ use anyhow::{Context, anyhow};
 use serde_json::{Map, json};
 
 use super::{DONE, FAILED, PatternArgs, USAGE, WalkArgs, out, split_last};
-use crate::config::{ConfigError, compile_all, find_sources, load_patterns};
+use crate::config::{ConfigError, NamedSource, compile_all, find_sources, load_patterns};
 use crate::daemon::{DaemonChannel, open_log, spawn_background};
 use crate::expand::Symlinks;
-use crate::fs::mount::{MountOptions, mount};
+use crate::fs::mount::{Keeping, MountOptions, mount};
 use crate::fs::{FsOptions, OpenMode, ViewMode};
 use crate::live::Live;
 use crate::mounts::prepare_mountpoint;
-use crate::pattern::nearest;
-use crate::scan::Scanner;
+use crate::pattern::{Pattern, nearest};
+use crate::scan::{leave_out, options_of};
 use crate::signals::{self, ShutdownReason, Waiter};
+use crate::update::KeepOptions;
+use crate::update::store::{Store, fingerprints, identity};
+use crate::walk::WalkOptions;
+use crate::watch::Choice;
 
 /// Show the directories that match as folders below MOUNTPOINT.
 #[derive(Debug, clap::Args)]
@@ -53,6 +57,21 @@ pub(crate) struct MountArgs {
     /// How long the kernel may keep attributes of sources before it asks again, in seconds
     #[arg(long, value_name = "SECONDS", default_value = "1", value_parser = seconds)]
     attr_timeout: Duration,
+    /// Where what is known of the sources is kept [default: a file of its own in ~/.cache/veinfs]
+    #[arg(long, value_name = "FILE", conflicts_with = "no_index")]
+    index: Option<PathBuf>,
+    /// Keep nothing: read the sources anew
+    #[arg(long)]
+    no_index: bool,
+    /// How changes in sources are learnt of
+    #[arg(long, value_enum, default_value_t)]
+    watch: WatchMode,
+    /// The same as --watch=off
+    #[arg(long, conflicts_with = "watch")]
+    no_watch: bool,
+    /// How often to look for changes where nobody tells of them, such as 60s, 5m or 0 for never
+    #[arg(long, value_name = "TIME", default_value = "60s", value_parser = duration)]
+    poll: Duration,
     /// Threads that answer the kernel
     #[arg(long, value_name = "N", default_value_t = 4, value_parser = clap::value_parser!(u16).range(1..=256))]
     fuse_threads: u16,
@@ -95,6 +114,34 @@ const OPTIONS: [(&str, bool); 24] = [
     ("suid", false),
 ];
 
+/// How changes in sources are learnt of.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+enum WatchMode {
+    #[default]
+    Auto,
+    Fanotify,
+    Inotify,
+    Poll,
+    Off,
+}
+
+/// A time with a unit; a number alone counts seconds.
+fn duration(text: &str) -> Result<Duration, String> {
+    let wrong = || "give a time, such as 60s, 5m, 1h or 500ms".to_owned();
+    let end = text.find(|c: char| !c.is_ascii_digit() && c != '.').unwrap_or(text.len());
+    let number: f64 = text[..end].parse().map_err(|_| wrong())?;
+    let unit = match &text[end..] {
+        "ms" => 0.001,
+        "" | "s" => 1.0,
+        "m" => 60.0,
+        "h" => 3600.0,
+        "d" => 86400.0,
+        _ => return Err(wrong()),
+    };
+    let seconds = number * unit;
+    if seconds > 31_536_000.0 { Err("give at most a year".to_owned()) } else { Ok(Duration::from_secs_f64(seconds)) }
+}
+
 fn seconds(text: &str) -> Result<Duration, String> {
     let seconds: f64 = text.trim_end_matches('s').parse().map_err(|_| "give seconds, such as 1 or 0.5".to_owned())?;
     if !(0.0..=31_536_000.0).contains(&seconds) {
@@ -129,6 +176,13 @@ words! { Symlinks:
     Follow "follow" "As what they lead to; those that dangle or lead back above themselves as links",
     Keep "keep" "As links whose text leads to the same place (always so with allow_other)",
     Skip "skip" "Not at all",
+}
+words! { WatchMode:
+    Auto "auto" "By fanotify where that is allowed, else by inotify, else by looking",
+    Fanotify "fanotify" "By fanotify on whole file systems (root)",
+    Inotify "inotify" "By inotify, one watch a directory",
+    Poll "poll" "By looking now and then, see --poll",
+    Off "off" "Not at all but by `veinfs refresh`",
 }
 words! { OpenMode:
     Auto "auto" "Large files passed through where kernel and privilege allow it, others cached",
@@ -200,7 +254,9 @@ pub(crate) fn run(args: &MountArgs, words: &[OsString]) -> anyhow::Result<u8> {
         }
         (Err(error), None) => Err(error),
         (Ok(mounted), channel) => {
-            if !mounted.wait_scanned((!args.wait).then_some(GRACE)) {
+            // What an index knew is shown already.
+            let grace = if mounted.live().is_restored() { Duration::ZERO } else { GRACE };
+            if !mounted.wait_scanned((!args.wait).then_some(grace)) {
                 let error = anyhow!("unmounted before the first scan was complete");
                 let Some(channel) = channel else { return Err(error) };
                 channel.fail(&error.to_string(), FAILED);
@@ -208,7 +264,8 @@ pub(crate) fn run(args: &MountArgs, words: &[OsString]) -> anyhow::Result<u8> {
             }
             if let Some(channel) = channel {
                 let log = args.log.as_deref().map(open_log).transpose()?;
-                let complete = mounted.live().wait_complete(Duration::ZERO);
+                let live = mounted.live();
+                let complete = live.wait_complete(Duration::ZERO) || live.is_restored();
                 let details = Map::from_iter([("complete".to_owned(), json!(complete))]);
                 if let Err(error) = channel.ready(details, log) {
                     // Whoever asked for the mount is gone: nobody would know of it.
@@ -239,12 +296,12 @@ fn serve(args: &MountArgs, background: bool) -> anyhow::Result<crate::fs::mount:
     if prepared.cleared > 0 && !background {
         out::error(&format!("cleared a dead mount from {}", prepared.path.display()));
     }
-    let mut scanner = Scanner::new(Arc::clone(&automaton), sources.clone(), &args.walk.options()?);
-    scanner.leave_out(&prepared.path);
-    let options = (0..sources.len()).map(|at| scanner.options(at).clone()).collect();
-    let progress = Arc::clone(scanner.progress());
+    let walk = args.walk.options()?;
+    let mut options = options_of(&sources, &walk);
+    leave_out(&sources, &mut options, &prepared.path);
+    let store = open_index(args, &sources, &walk, &patterns);
     let source_name = source_name(sources.iter().map(|source| source.root.as_path()));
-    let (live, inodes) = Live::new(prepared.path, automaton, patterns, sources, options, progress);
+    let (live, inodes) = Live::new(prepared.path, automaton, patterns, sources, options, Arc::default());
     let fs = FsOptions {
         view: args.view,
         symlinks: args.symlinks,
@@ -257,7 +314,39 @@ fn serve(args: &MountArgs, background: bool) -> anyhow::Result<crate::fs::mount:
     // Until here a signal ends the process, and nothing is left behind; from here on it unmounts. No thread that could
     // take it runs yet.
     signals::block().context("signals")?;
-    Ok(mount(live, inodes, scanner, Waiter::new()?, &options)?)
+    let mode = if args.no_watch { WatchMode::Off } else { args.watch };
+    let watch = match mode {
+        WatchMode::Auto => Some(Choice::Auto),
+        WatchMode::Fanotify => Some(Choice::Fanotify),
+        WatchMode::Inotify => Some(Choice::Inotify),
+        WatchMode::Poll => Some(Choice::Poll),
+        WatchMode::Off => None,
+    };
+    let poll = (mode != WatchMode::Off && !args.poll.is_zero()).then_some(args.poll);
+    let keeping = Keeping { watch, keep: KeepOptions { poll }, store };
+    Ok(mount(live, inodes, keeping, Waiter::new()?, &options)?)
+}
+
+/// The index of these sources; without one the mount works all the same.
+fn open_index(args: &MountArgs, sources: &[NamedSource], walk: &WalkOptions, patterns: &[Pattern]) -> Option<Store> {
+    if args.no_index {
+        return None;
+    }
+    let identity = identity(sources, walk);
+    let path = match &args.index {
+        Some(path) => path.clone(),
+        None => crate::index::cache_directory()?.join(identity.file_name()),
+    };
+    match Store::open(path, &identity, fingerprints(patterns, args.layout.as_deref())) {
+        Ok((store, notice)) => {
+            notice.iter().for_each(|notice| out::error(notice));
+            Some(store)
+        }
+        Err(error) => {
+            out::error(&format!("going on without an index: {error}"));
+            None
+        }
+    }
 }
 
 /// What `mount` and `df` show: the sources, where their paths can stand among mount options.

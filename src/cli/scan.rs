@@ -52,7 +52,7 @@ pub(crate) fn run(args: &ScanArgs) -> anyhow::Result<u8> {
     let scanner = Scanner::new(Arc::clone(&automaton), sources.clone(), &args.walk.options()?);
 
     let (sender, receiver) = channel();
-    let background = scanner.spawn(None, move |event| {
+    let background = scanner.spawn(move |event| {
         // The receiver goes first only when the scan is being given up.
         let _ = sender.send(event);
     });

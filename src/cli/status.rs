@@ -80,8 +80,8 @@ fn print(to: &mut dyn Write, mountpoint: &Path, status: &Value) -> io::Result<()
             write!(to, "{shown}: {state}, {} matches, {} errors; ", number("matches"), number("errors"))?;
             write!(to, "{} directories and {} entries read", number("directories"), number("entries"))?;
             match status["scan_seconds"].as_f64() {
-                Some(took) => writeln!(to, " in {took:.1} s")?,
-                None => writeln!(to, " so far")?,
+                Some(took) if state == "complete" => writeln!(to, ", complete after {took:.1} s")?,
+                _ => writeln!(to, " so far")?,
             }
         }
         None => writeln!(to, "{shown}")?,
@@ -93,11 +93,55 @@ fn print(to: &mut dyn Write, mountpoint: &Path, status: &Value) -> io::Result<()
     for source in status["sources"].as_array().into_iter().flatten() {
         let text = |key: &str| out::for_terminal(source[key].as_str().unwrap_or_default().as_bytes()).into_owned();
         write!(to, "  source {}: {}, {}", text("name"), text("path"), text("state"))?;
-        match source["error"].as_str() {
-            Some(error) => writeln!(to, ": {}", out::for_terminal(error.as_bytes()))?,
-            None => writeln!(to)?,
+        if let Some(error) = source["error"].as_str() {
+            write!(to, ": {}", out::for_terminal(error.as_bytes()))?;
+        }
+        if let Some(at) = source["reconciled"].as_f64() {
+            write!(to, ", compared {}", ago(at))?;
+        }
+        let watch = &source["watch"];
+        if let Some(mode) = watch["mode"].as_str() {
+            write!(to, "; watched by {mode}")?;
+            if let Some(reason) = watch["reason"].as_str() {
+                write!(to, " ({})", out::for_terminal(reason.as_bytes()))?;
+            }
+            match watch["refused"].as_u64() {
+                Some(refused) if refused > 0 => write!(to, ", but for {refused} directories")?,
+                _ => {}
+            }
+        }
+        writeln!(to)?;
+    }
+    match (status["index"]["path"].as_str(), status["index"]["error"].as_str()) {
+        (None, _) => writeln!(to, "  index: none")?,
+        (Some(path), Some(error)) => {
+            let text = |text: &str| out::for_terminal(text.as_bytes()).into_owned();
+            writeln!(to, "  index: {}: {}", text(path), text(error))?;
+        }
+        (Some(path), None) => {
+            write!(to, "  index: {}", out::for_terminal(path.as_bytes()))?;
+            match status["index"]["committed"].as_f64() {
+                Some(at) => writeln!(to, ", written {}", ago(at))?,
+                None => writeln!(to)?,
+            }
         }
     }
     let reads = status["reads"]["mode"].as_str().unwrap_or("unknown");
     writeln!(to, "  reads: {reads}; daemon: process {}", status["pid"])
+}
+
+/// How long ago a time is, in seconds since the epoch.
+fn ago(at: f64) -> String {
+    let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).map_or(0.0, |now| now.as_secs_f64());
+    let seconds = (now - at).max(0.0);
+    let (number, unit) = match seconds {
+        ..1.0 => return "just now".to_owned(),
+        ..120.0 => (seconds, "seconds"),
+        ..7200.0 => (seconds / 60.0, "minutes"),
+        ..172_800.0 => (seconds / 3600.0, "hours"),
+        _ => (seconds / 86_400.0, "days"),
+    };
+    let whole = number.floor();
+    let unit = if whole == 1.0 { &unit[..unit.len() - 1] } else { unit };
+    format!("{whole} {unit} ago")
 }

@@ -23,6 +23,7 @@ use crate::listing::ListRules;
 use crate::matcher::Own;
 use crate::matcher::bits::Bits;
 use crate::reader::Reader;
+use crate::source::open_steps;
 use crate::view::table::{DOTS, Table};
 use crate::view::{Folder, Item, Place, inode};
 
@@ -82,6 +83,7 @@ impl VeinFs {
                 rules: ListRules { exclude: &options.exclude, follow: false },
                 closed: &|path| options.closes(path),
                 shut: &options.shut,
+                entered: &|_| {},
                 failed: &|path, error| self.live.note_read_error(source, path, error),
             };
             let above_node = OnceCell::new();
@@ -111,7 +113,9 @@ impl VeinFs {
         let source = self.source(&node.place);
         let mut identities = Vec::new();
         // Where the way is no longer there, what it was makes no difference.
-        let _ = self.way_to(&node.place, &mut |handle| identities.extend(source.identity(handle)));
+        let _ = open_steps(source, &node.place.found.path, self.options.follow, &mut |handle| {
+            identities.extend(source.identity(handle));
+        });
         let mut at = node.at.lock().parent.clone();
         while let Some(parent) = at {
             identities.extend(self.handle(&parent).and_then(|handle| source.identity(&handle)));
@@ -128,6 +132,7 @@ impl VeinFs {
             }
             Target::Folder(folder) => match folder.entries.get(name) {
                 Some(Item::Folder(below)) => {
+                    let below = self.folder(*below).ok_or_else(gone)?;
                     Ok((folder_attr(below.ino, below.changed, self.uid, self.gid), 0, FOREVER, FOREVER))
                 }
                 Some(Item::Match(place)) if self.options.view == ViewMode::Link => {
@@ -179,6 +184,8 @@ impl VeinFs {
                 for entry in folder.entries.behind(offset.max(DOTS)) {
                     let (attr, generation, ttl, node) = match &entry.value {
                         Item::Folder(below) => {
+                            // Gone since this folder was looked up.
+                            let Some(below) = self.folder(*below) else { continue };
                             (folder_attr(below.ino, below.changed, self.uid, self.gid), 0, FOREVER, None)
                         }
                         Item::Match(place) if self.options.view == ViewMode::Link => {
@@ -268,7 +275,7 @@ impl VeinFs {
                     Item::Match(_) if linked => fuser::FileType::Symlink,
                     _ => fuser::FileType::Directory,
                 };
-                folder.entries.behind(from).iter().any(|e| add(e.value.ino(), e.cookie, kind(&e.value), &e.name));
+                folder.entries.behind(from).any(|e| add(e.value.ino(), e.cookie, kind(&e.value), &e.name));
             }
             Entries::Dir(dir, table) => {
                 let handle = self.handle(dir)?;
@@ -282,7 +289,7 @@ impl VeinFs {
                 }
             }
             Entries::Control(table) => {
-                table.behind(from).iter().any(|entry| {
+                table.behind(from).any(|entry| {
                     let attr = self.control_attr(&entry.value);
                     add(attr.ino.0, entry.cookie, attr.kind, &entry.name)
                 });

@@ -3,23 +3,25 @@
 use std::io;
 use std::mem::ManuallyDrop;
 use std::path::{Path, PathBuf};
-use std::sync::mpsc::{Receiver, channel};
+use std::sync::mpsc::{Receiver, Sender, channel};
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
 use fuser::{Config, INodeNo, MountOption, Session, SessionACL};
+use parking_lot::Mutex;
 
 use super::{FsOptions, VeinFs};
+use crate::crawl::{Unwatched, Watching};
 use crate::live::Live;
 use crate::mounts;
-use crate::scan::Scanner;
 use crate::signals::{ShutdownReason, Waiter};
-use crate::view::Changes;
+use crate::update::store::Store;
+use crate::update::{Event, KeepOptions, Keeper, Told};
 use crate::view::inode::Inodes;
+use crate::watch;
 
-/// How often a source that is away is tried again.
-const RETRY: Duration = Duration::from_secs(5);
-
+/// How long the end of a mount waits for the last commit.
+const COMMIT_LIMIT: Duration = Duration::from_secs(4);
 /// After this an open directory of a source is closed, so that an idle mount does not keep the source busy.
 const IDLE: Duration = Duration::from_secs(1);
 /// By then answers that were on their way have arrived.
@@ -54,32 +56,62 @@ pub enum MountError {
     System(#[from] io::Error),
 }
 
+/// How a mount learns of its sources.
+#[derive(Debug)]
+pub struct Keeping {
+    /// How local sources are watched; `None` for not at all.
+    pub watch: Option<watch::Choice>,
+    /// How they are kept up to date.
+    pub keep: KeepOptions,
+    /// What was known of them.
+    pub store: Option<Store>,
+}
+
 /// A file system in use.
 #[derive(Debug)]
 pub struct Mounted {
     live: Arc<Live>,
-    scanner: Scanner,
     waiter: Waiter,
     // Dropping it would unmount by path, which may be another's mount by then.
     _session: ManuallyDrop<fuser::BackgroundSession>,
     entry: Option<mounts::MountEntry>,
+    /// Closed when the writer has ended and all is committed.
+    kept: Mutex<Receiver<()>>,
 }
 
-/// Mounts, and starts the scan; both are running when it returns.
+/// Mounts, and starts to read or compare the sources; both are running when it returns.
 ///
 /// # Errors
-/// If the mount is refused. What the scan meets is in [`Live`].
+/// If the mount is refused. What is met in the sources is in [`Live`].
 pub fn mount(
     live: Live,
     inodes: Inodes,
-    scanner: Scanner,
+    keeping: Keeping,
     waiter: Waiter,
     options: &MountOptions,
 ) -> Result<Mounted, MountError> {
     let live = Arc::new(live);
     let (changed, to_settle) = channel();
-    let fs = VeinFs::new(Arc::clone(&live), options.fs.clone(), Some(waiter.session_end()), changed.clone());
-    let (notifier, handles) = (fs.notifier(), fs.handles());
+    let fs = VeinFs::new(Arc::clone(&live), options.fs.clone(), Some(waiter.session_end()), changed);
+    let (notifier, handles, forgetter) = (fs.notifier(), fs.handles(), fs.forgetter());
+    let Keeping { watch, keep, store } = keeping;
+    let make_watch = |at: usize, events: Sender<Event>| -> Arc<dyn Watching> {
+        let Some(choice) = watch else { return Arc::new(Unwatched) };
+        let sink = move |changes| {
+            // Nobody receives any more once the mount is going.
+            let _ = events.send(Event::Told { source: at, changes });
+        };
+        Arc::new(watch::Watch::start(&live.sources[at].root, choice, Box::new(sink)))
+    };
+    let (told, to_tell) = channel::<Told>();
+    let tell = move |what| {
+        let _ = told.send(what);
+    };
+    if let Some(store) = &store {
+        live.set_index(Box::new(store.status()));
+    }
+    let keeper = Keeper::new(Arc::clone(&live), inodes, &make_watch, store, keep, Box::new(tell))?;
+
     let refused = |error: io::Error| MountError::Refused {
         mountpoint: live.mountpoint.clone(),
         reason: refusal(&error, options.fs.allow_other),
@@ -97,33 +129,29 @@ pub fn mount(
         raise_readahead(&format!("{}:{}", entry.major, entry.minor));
     }
 
-    let settler = Arc::clone(&notifier);
-    std::thread::Builder::new().name("idle".into()).spawn(move || {
-        loop {
-            std::thread::sleep(IDLE);
-            handles.expire(IDLE);
-        }
-    })?;
-    std::thread::Builder::new().name("settle".into()).spawn(move || settle(&to_settle, &settler))?;
-
-    let (sender, receiver) = channel();
-    let scanning = scanner.spawn(Some(RETRY), move |event| {
-        // Nobody receives any more once the mount is going.
-        let _ = sender.send(event);
-    });
-    let publisher = Arc::clone(&live);
-    std::thread::Builder::new().name("publish".into()).spawn(move || {
-        publisher.collect(&receiver, inodes, |changes| {
-            if let Some(notifier) = notifier.get() {
-                tell(notifier, changes);
-                changes.folders.iter().for_each(|folder| {
-                    let _ = changed.send(*folder);
-                });
+    let spawn = |name: &str, work: Box<dyn FnOnce() + Send>| {
+        std::thread::Builder::new().name(name.into()).spawn(work).map(|_| ())
+    };
+    spawn(
+        "idle",
+        Box::new(move || {
+            loop {
+                std::thread::sleep(IDLE);
+                handles.expire(IDLE);
             }
-        });
-        scanning.join();
-    })?;
-    Ok(Mounted { live, scanner, waiter, _session: ManuallyDrop::new(session), entry })
+        }),
+    )?;
+    spawn("settle", Box::new(move || settle(&to_settle, &notifier)))?;
+    spawn("forget", Box::new(move || to_tell.iter().for_each(|told| forgetter.tell(&told))))?;
+    let (ended, kept) = channel();
+    spawn(
+        "keep",
+        Box::new(move || {
+            keeper.run();
+            drop(ended);
+        }),
+    )?;
+    Ok(Mounted { live, waiter, _session: ManuallyDrop::new(session), entry, kept: Mutex::new(kept) })
 }
 
 impl Mounted {
@@ -132,7 +160,7 @@ impl Mounted {
         &self.live
     }
 
-    /// Waits until the first scan is complete, or for `limit`; false if the mount ended before.
+    /// Waits until the sources are read or compared, or for `limit`; false if the mount ended before.
     pub fn wait_scanned(&self, limit: Option<Duration>) -> bool {
         let begun = Instant::now();
         while !self.live.wait_complete(Duration::from_millis(50)) && limit.is_none_or(|limit| begun.elapsed() < limit) {
@@ -154,7 +182,7 @@ impl Mounted {
         }
     }
 
-    /// Ends scan and mount; false if the mount could not be taken off and goes on.
+    /// Ends the mount and commits what is known; false if the mount could not be taken off and goes on.
     pub fn end(&self, reason: &ShutdownReason) -> bool {
         if let ShutdownReason::Signal(signal) = reason {
             let Some(entry) = &self.entry else { return true };
@@ -169,7 +197,9 @@ impl Mounted {
                 }
             }
         }
-        self.scanner.cancel();
+        self.live.stop();
+        // A source that does not answer must not keep the daemon: then the index is as it was committed last.
+        let _ = self.kept.lock().recv_timeout(COMMIT_LIMIT);
         true
     }
 }
@@ -236,17 +266,5 @@ fn settle(changed: &Receiver<u64>, notifier: &OnceLock<fuser::Notifier>) {
                 let _ = notifier.inval_inode(INodeNo(ino), 0, 0);
             });
         }
-    }
-}
-
-/// Tells the kernel what it has to forget.
-fn tell(notifier: &fuser::Notifier, changes: &Changes) {
-    use std::os::unix::ffi::OsStrExt;
-    // The kernel answers ENOENT for what it has never heard of.
-    for (folder, name) in &changes.names {
-        let _ = notifier.inval_entry(INodeNo(*folder), std::ffi::OsStr::from_bytes(name));
-    }
-    for folder in &changes.folders {
-        let _ = notifier.inval_inode(INodeNo(*folder), 0, 0);
     }
 }

@@ -155,6 +155,14 @@ impl Nodes {
         self.0.iter().map(|shard| shard.lock().len()).sum()
     }
 
+    /// Calls `each` for every one, without a lock.
+    pub(crate) fn each(&self, mut each: impl FnMut(&Arc<Node>)) {
+        for shard in &self.0 {
+            let nodes: Vec<Arc<Node>> = shard.lock().values().map(|(node, _)| Arc::clone(node)).collect();
+            nodes.iter().for_each(&mut each);
+        }
+    }
+
     /// The node numbered `ino`, or the next number whose node is the `same` thing or not there; counted once more.
     pub(crate) fn remember(
         &self,

@@ -18,7 +18,7 @@ use super::node::{At, Node, NodeKind, OpenState, ShownState, open_child};
 use super::{FOREVER, VeinFs, ViewMode, share};
 use crate::expand::{Content, Shown};
 use crate::listing::c_name;
-use crate::source::{Handle, Source, Stat};
+use crate::source::{Handle, Source, Stat, open_way};
 use crate::view::{Folder, Place, inode};
 
 /// What an inode number stands for.
@@ -44,7 +44,12 @@ impl VeinFs {
         if let Some(node) = self.nodes.get(ino.0) {
             return Ok(Target::Node(node));
         }
-        self.live.view().folders.get(&ino.0).map(|folder| Target::Folder(Arc::clone(folder))).ok_or_else(stale)
+        self.folder(ino.0).map(Target::Folder).ok_or_else(stale)
+    }
+
+    /// A folder of the current view.
+    pub(super) fn folder(&self, ino: u64) -> Option<Arc<Folder>> {
+        self.live.view().folders.get(ino).cloned()
     }
 
     pub(super) fn node(&self, ino: INodeNo) -> io::Result<Arc<Node>> {
@@ -69,33 +74,8 @@ impl VeinFs {
 
     /// Opens the directory of a match.
     fn place_handle(&self, place: &Place) -> io::Result<Handle> {
-        let source = self.source(place);
-        let path = &place.found.path;
         let root = self.root_handle(place.source)?;
-        if path.is_root() {
-            return source.open_root();
-        }
-        match source.open_dir(&root, &c_name(path.as_bytes())) {
-            // The way to it goes through links, which only --follow walks.
-            Err(error) if self.options.follow && matches!(error.raw_os_error(), Some(libc::ELOOP | libc::ENOTDIR)) => {
-                self.way_to(place, &mut |_| {})
-            }
-            opened => opened,
-        }
-    }
-
-    /// Opens the directory of a match one component after the other, and shows `each` directory above it.
-    pub(super) fn way_to(&self, place: &Place, each: &mut dyn FnMut(&Handle)) -> io::Result<Handle> {
-        let source = self.source(place);
-        let mut at = source.open_root()?;
-        for name in place.found.path.components().map(c_name) {
-            each(&at);
-            at = match source.open_dir(&at, &name) {
-                Err(_) if self.options.follow => source.open_link(&at, &name)?,
-                opened => opened?,
-            };
-        }
-        Ok(at)
+        open_way(self.source(place), &root, &place.found.path, self.options.follow)
     }
 
     /// A directory node's directory, opened through those above it, kept for a while.
@@ -289,7 +269,7 @@ impl VeinFs {
     }
 
     pub(super) fn place_by_ino(&self, ino: u64) -> Option<Arc<Place>> {
-        self.live.view().by_ino.get(&ino).cloned()
+        self.live.view().places.get(ino).cloned()
     }
 
     /// True if what a directory shows can change without a change of the directory itself.

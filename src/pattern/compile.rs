@@ -465,6 +465,7 @@ impl Compiler {
                 always: Vec::new(),
             },
             detailed: Bits::new(globs),
+            tested_globs: Bits::new(globs),
             file_globs: Bits::new(globs),
             dir_globs: Bits::new(globs),
             ancestor_globs: Bits::new(globs),
@@ -496,7 +497,18 @@ fn index(automaton: &mut Automaton) {
         }
     }
     let Automaton {
-        names, states, triggers, detailed, file_globs, dir_globs, ancestor_globs, any_file, any_dir, ..
+        names,
+        states,
+        triggers,
+        detailed,
+        tested_globs,
+        file_globs,
+        dir_globs,
+        ancestor_globs,
+        any_file,
+        any_dir,
+        subs,
+        ..
     } = automaton;
     for (id, state) in (0..).map(StateId).zip(states.iter()) {
         match state.name {
@@ -507,12 +519,14 @@ fn index(automaton: &mut Automaton) {
                 _ => triggers.always.push(id),
             },
         }
-        *any_dir |= state.name.is_none();
+        // A directory behind a link matters to subpatterns alone.
+        let sub = subs.contains(id.index());
+        *any_dir |= sub && state.name.is_none();
         let own = state.name.iter().chain(&state.forbidden_names).chain(&state.forbidden_ancestors);
-        own.for_each(|glob| dir_globs.insert(glob.index()));
+        own.filter(|_| sub).for_each(|glob| dir_globs.insert(glob.index()));
         state.forbidden_ancestors.iter().for_each(|glob| ancestor_globs.insert(glob.index()));
         each_count(&state.body, &mut |expr| match expr {
-            Expr::Name(glob) => dir_globs.insert(glob.index()),
+            Expr::Name(glob) if sub => dir_globs.insert(glob.index()),
             Expr::Count { of, .. } | Expr::Sum(of) => {
                 let simple = matches!(expr, Expr::Count { min: 1, max: None, .. });
                 for atom in of {
@@ -522,13 +536,16 @@ fn index(automaton: &mut Automaton) {
                             if !simple || !tests.is_empty() || !names.glob(*glob).captures().is_empty() {
                                 detailed.insert(glob.index());
                             }
+                            if !tests.is_empty() {
+                                tested_globs.insert(glob.index());
+                            }
                         }
                         Atom::File(None, _) => *any_file = true,
                         Atom::Child(_) => {}
                     }
                 }
             }
-            Expr::All(_) | Expr::Any(_) => {}
+            Expr::Name(_) | Expr::All(_) | Expr::Any(_) => {}
         });
     }
 }

@@ -99,6 +99,12 @@ impl Source for LocalSource {
         }
     }
 
+    fn path_of(&self, dir: &Handle) -> io::Result<Vec<u8>> {
+        use std::os::fd::AsRawFd;
+        let link = format!("/proc/self/fd/{}", dir.0.as_raw_fd());
+        Ok(rustix::fs::readlink(link, Vec::new())?.into_bytes())
+    }
+
     fn identity(&self, dir: &Handle) -> io::Result<(u64, u64)> {
         let stat = rustix::fs::fstat(&dir.0)?;
         Ok((stat.st_dev, stat.st_ino))

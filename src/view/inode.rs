@@ -52,6 +52,22 @@ impl Inodes {
         self.give([b"m\0", pattern, b"\0", source, b"\0", path].concat())
     }
 
+    /// The folder at a path is no more; it gets the same number if it comes back.
+    pub fn release_folder(&mut self, path: &[u8]) {
+        self.release(&[b"f\0", path].concat());
+    }
+
+    /// A match is no more; it gets the same number if it comes back.
+    pub fn release_place(&mut self, pattern: &[u8], source: &[u8], path: &[u8]) {
+        self.release(&[b"m\0", pattern, b"\0", source, b"\0", path].concat());
+    }
+
+    fn release(&mut self, key: &[u8]) {
+        if let Some(ino) = self.given.remove(key) {
+            self.taken.remove(&ino);
+        }
+    }
+
     fn give(&mut self, key: Vec<u8>) -> u64 {
         if let Some(ino) = self.given.get(&key) {
             return *ino;

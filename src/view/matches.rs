@@ -40,7 +40,6 @@ impl MatchSet {
     pub fn named<'a>(&'a self, automaton: &Automaton, sources: &[NamedSource]) -> Vec<Named<'a>> {
         let mut named = Vec::with_capacity(self.0.len());
         for pattern in (0..automaton.tops.len() as u32).map(PatternId) {
-            let top = automaton.top(pattern);
             let first = (pattern, 0, RelPath::root());
             let mut of_pattern: Vec<(usize, &Found)> = self
                 .0
@@ -50,36 +49,35 @@ impl MatchSet {
                 .collect();
             // By the source's name, not by its place on the command line.
             of_pattern.sort_by(|(a, x), (b, y)| (&sources[*a].name, &x.path).cmp(&(&sources[*b].name, &y.path)));
-            let candidates: Vec<Candidate<'_>> = of_pattern
-                .iter()
-                .map(|(source, found)| {
-                    let source = &sources[*source];
-                    let name = match found.path.name() {
-                        Some(name) => name,
-                        None if source.root_name.is_empty() => &source.name,
-                        None => &source.root_name,
-                    };
-                    let path = found.path.as_bytes();
-                    let above = path.len().checked_sub(name.len() + 1).map(|end| &path[..end]);
-                    let parent = match above {
-                        Some(above) => above.rsplit(|byte| *byte == b'/').next().unwrap_or_default(),
-                        None if found.path.is_root() => b"",
-                        None => &source.root_name,
-                    };
-                    let captures = &found.captures;
-                    let subject = Subject { name, parent, path, source: &source.name, captures };
-                    let wanted = match &top.layout {
-                        Some(layout) => layout.place(&subject),
-                        None => vec![name.into()],
-                    };
-                    Candidate { source: &source.name, path, wanted }
-                })
-                .collect();
+            let candidates: Vec<Candidate<'_>> =
+                of_pattern.iter().map(|(source, found)| candidate(automaton, &sources[*source], found)).collect();
             let places = assign(&candidates);
             named.extend(of_pattern.iter().zip(places).map(|((source, found), place)| (*source, *found, place)));
         }
         named
     }
+}
+
+/// A match as far as its name depends on it.
+pub fn candidate<'a>(automaton: &Automaton, source: &'a NamedSource, found: &'a Found) -> Candidate<'a> {
+    let name = match found.path.name() {
+        Some(name) => name,
+        None if source.root_name.is_empty() => &source.name,
+        None => &source.root_name,
+    };
+    let path = found.path.as_bytes();
+    let above = path.len().checked_sub(name.len() + 1).map(|end| &path[..end]);
+    let parent = match above {
+        Some(above) => above.rsplit(|byte| *byte == b'/').next().unwrap_or_default(),
+        None if found.path.is_root() => b"",
+        None => &source.root_name,
+    };
+    let subject = Subject { name, parent, path, source: &source.name, captures: &found.captures };
+    let wanted = match &automaton.top(found.pattern).layout {
+        Some(layout) => layout.place(&subject),
+        None => vec![name.into()],
+    };
+    Candidate { source: &source.name, path, wanted }
 }
 
 /// A match as an object of the NDJSON that `scan --json` and `.veinfs/matches.ndjson` hold.

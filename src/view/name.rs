@@ -45,6 +45,11 @@ pub struct Candidate<'a> {
     pub wanted: Vec<Box<[u8]>>,
 }
 
+/// What `name` is called where others have it: with ever longer hashes of `parts`, until one is `free`.
+pub fn distinct_name(name: &[u8], parts: &[&[u8]], mut free: impl FnMut(&[u8]) -> bool) -> Option<Box<[u8]>> {
+    (6..=25).map(|digits| suffixed(name, &hash_text(parts, digits))).find(|name| free(name))
+}
+
 /// The final paths of `candidates`, which are sorted by (source, path), in the same order.
 ///
 /// Of those that want the same path, the first gets it and the others `name~XXXXXX`. Levels that other matches

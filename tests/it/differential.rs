@@ -82,7 +82,10 @@ impl Laid {
     }
 
     pub(crate) fn source(&self) -> FailingSource<LocalSource> {
-        FailingSource { inner: LocalSource::new(&self.root), deny: self.deny.clone() }
+        FailingSource {
+            inner: LocalSource::new(&self.root),
+            deny: Arc::new(parking_lot::Mutex::new(self.deny.clone())),
+        }
     }
 
     /// What a walk reports.
@@ -113,7 +116,7 @@ impl Laid {
 #[derive(Debug, Default, PartialEq)]
 pub(crate) struct Reported {
     pub(crate) found: Vec<Found>,
-    undecided: Vec<(usize, Vec<u8>)>,
+    pub(crate) undecided: Vec<(usize, Vec<u8>)>,
     unread: BTreeSet<Vec<u8>>,
 }
 
@@ -206,6 +209,7 @@ pub(crate) fn shown(automaton: &Automaton, source: &dyn Source, root_name: &[u8]
         rules: ListRules { exclude: &exclude, follow: false },
         closed: &|_| false,
         shut: &veinfs::shut::Shut::default(),
+        entered: &|_| {},
         failed: &|_, _| {},
     };
     let mut scratch = Scratch::new(automaton);

@@ -5,8 +5,10 @@ use std::ffi::{CStr, CString};
 use std::hash::{BuildHasher, BuildHasherDefault, DefaultHasher};
 use std::io;
 use std::os::fd::OwnedFd;
+use std::sync::Arc;
 
 use nix::errno::Errno;
+use parking_lot::Mutex;
 use veinfs::automaton::Test;
 use veinfs::entry::Kind;
 use veinfs::source::{Handle, ListBuffer, RawKind, Source, Stat};
@@ -16,12 +18,12 @@ use veinfs::source::{Handle, ListBuffer, RawKind, Source, Stat};
 pub(crate) struct FailingSource<S> {
     pub(crate) inner: S,
     /// Device and inode of those directories.
-    pub(crate) deny: HashSet<(u64, u64)>,
+    pub(crate) deny: Arc<Mutex<HashSet<(u64, u64)>>>,
 }
 
 impl<S: Source> FailingSource<S> {
     fn allowed(&self, handle: Handle) -> io::Result<Handle> {
-        if self.deny.contains(&self.inner.identity(&handle)?) { Err(Errno::EACCES.into()) } else { Ok(handle) }
+        if self.deny.lock().contains(&self.inner.identity(&handle)?) { Err(Errno::EACCES.into()) } else { Ok(handle) }
     }
 }
 
@@ -37,6 +39,10 @@ macro_rules! as_inside {
     () => {
         fn link_kind(&self, dir: &Handle, name: &CStr) -> Kind {
             self.inner.link_kind(dir, name)
+        }
+
+        fn path_of(&self, dir: &Handle) -> io::Result<Vec<u8>> {
+            self.inner.path_of(dir)
         }
 
         fn identity(&self, dir: &Handle) -> io::Result<(u64, u64)> {

@@ -16,7 +16,7 @@ use crate::oracle::{Name, Node, Real, Tree};
 mod capturing;
 mod tests;
 
-const DIRECTORY_NAMES: &[&[u8]] = &[
+pub(crate) const DIRECTORY_NAMES: &[&[u8]] = &[
     b"a",
     b"b",
     b"sub-01",
@@ -31,7 +31,7 @@ const DIRECTORY_NAMES: &[&[u8]] = &[
     b".veinfs",
 ];
 
-const FILE_NAMES: &[&[u8]] = &[
+pub(crate) const FILE_NAMES: &[&[u8]] = &[
     b"a",
     b"b",
     b"data.csv",
@@ -54,7 +54,7 @@ const FILE_NAMES: &[&[u8]] = &[
     b"\xe2\x82",
 ];
 
-const CONTENTS: &[&[u8]] = &[b"", b"magic!", b"needle", b"magic! and a needle", b"x"];
+pub(crate) const CONTENTS: &[&[u8]] = &[b"", b"magic!", b"needle", b"magic! and a needle", b"x"];
 
 /// Capture names with the regular expressions that they may be declared with.
 const CAPTURES: &[(&str, &[&str])] =
@@ -156,7 +156,7 @@ fn plant(name: Index, things: &[(Index, Index, Thing)], directory_names: &[&[u8]
 }
 
 /// The text of a link in `from` to `to`, both from the root.
-fn relative(from: &[Name], to: &[Name]) -> Vec<u8> {
+pub(crate) fn relative(from: &[Name], to: &[Name]) -> Vec<u8> {
     let shared = from.iter().zip(to).take_while(|(a, b)| a == b).count();
     let up = std::iter::repeat_n(b"..".to_vec(), from.len() - shared);
     let text = up.chain(to[shared..].iter().cloned()).collect::<Vec<_>>().join(&b'/');

@@ -18,4 +18,5 @@ mod readme;
 mod real_trees;
 mod serving;
 mod trees;
+mod updating;
 mod walking;

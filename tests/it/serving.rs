@@ -5,17 +5,9 @@ use std::os::unix::fs::PermissionsExt;
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
-use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use rustix::fs::Mode;
-use veinfs::automaton::PatternId;
-use veinfs::config::{compile_all, find_sources, load_patterns};
-use veinfs::entry::RelPath;
-use veinfs::live::Live;
-use veinfs::scan::ScanEvent;
-use veinfs::walk::Found;
 
 const VEINFS: &str = env!("CARGO_BIN_EXE_veinfs");
 
@@ -168,38 +160,6 @@ fn few_descriptors_are_enough() {
         let run = bed.path("mnt/p").join(run);
         fs::read(run.join("a.txt")).and_then(|_| fs::read(run.join("x/y/z"))).expect("files");
     }
-}
-
-#[test]
-fn a_source_that_comes_back_is_published_now_and_then() {
-    let dir = tempfile::tempdir().expect("a directory");
-    let pattern = dir.path().join("p.yaml");
-    fs::write(&pattern, "files: [a.txt]\n").expect("a pattern");
-    let patterns = load_patterns(&[pattern.into()]).expect("a pattern");
-    let automaton = Arc::new(compile_all(&patterns, None).expect("an automaton"));
-    let sources = find_sources(&[dir.path().into(), dir.path().join("away").into()]).expect("sources");
-    let (live, inodes) =
-        Live::new("/mnt".into(), automaton, patterns, sources, vec![Default::default(); 2], Arc::default());
-    let (sender, receiver) = std::sync::mpsc::channel();
-    let error = std::io::Error::other("away");
-    let gone = [ScanEvent::SourceDone { source: 0 }, ScanEvent::SourceFailed { source: 1, error }];
-    let matches = (0..3000).map(|n| ScanEvent::Match {
-        source: 1,
-        found: Found {
-            pattern: PatternId(0),
-            path: RelPath::from_bytes(format!("run-{n}").into_bytes()),
-            captures: Default::default(),
-            missing: Vec::new(),
-        },
-    });
-    gone.into_iter().chain(matches).for_each(|event| sender.send(event).expect("a receiver"));
-    drop(sender);
-    let published = AtomicUsize::new(0);
-    live.collect(&receiver, inodes, |_| {
-        published.fetch_add(1, Ordering::Relaxed);
-    });
-    assert_eq!(live.view().places.len(), 3000);
-    assert!(published.into_inner() < 100, "not once for each match");
 }
 
 #[test]

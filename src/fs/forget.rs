@@ -1,0 +1,145 @@
+//! What the kernel has to forget when a view was published or something inside a match changed.
+//!
+//! Its own thread tells the kernel, so that a source that does not answer, and with it a page that the kernel waits for,
+//! holds up nothing else.
+
+use std::ffi::OsStr;
+use std::os::unix::ffi::OsStrExt;
+use std::sync::mpsc::Sender;
+use std::sync::{Arc, OnceLock};
+
+use fuser::{INodeNo, Notifier};
+
+use super::node::{Cache, Listing, Node, NodeKind, Nodes};
+use crate::entry::RelPath;
+use crate::listing::c_name;
+use crate::live::Live;
+use crate::source::Handle;
+use crate::update::{Told, Touch};
+use crate::view::inode::{self, Devices};
+
+/// How many numbers are tried for a directory whose hash was taken by another one.
+const NEIGHBOURS: u64 = 4;
+
+/// Tells the kernel.
+#[derive(Debug)]
+pub(super) struct Forgetter {
+    pub(super) live: Arc<Live>,
+    pub(super) nodes: Arc<Nodes>,
+    pub(super) handles: Arc<Cache<Arc<Handle>>>,
+    pub(super) listings: Arc<Cache<Listing>>,
+    pub(super) devices: Arc<Devices>,
+    pub(super) notifier: Arc<OnceLock<Notifier>>,
+    /// Directories that are to be forgotten once more.
+    pub(super) changed: Sender<u64>,
+}
+
+impl Forgetter {
+    /// Has the kernel forget what is no longer so.
+    pub(super) fn tell(&self, told: &Told) {
+        // The kernel answers ENOENT for what it has never heard of.
+        for (folder, name) in &told.changes.names {
+            self.entry(*folder, name);
+        }
+        for folder in &told.changes.folders {
+            self.inode(*folder);
+            self.again(*folder);
+        }
+        for place in &told.changes.places {
+            self.nodes.each(|node| {
+                if node.place.ino == *place {
+                    self.directory(node.ino);
+                }
+            });
+        }
+        for touch in &told.touches {
+            self.touch(touch);
+        }
+    }
+
+    fn entry(&self, parent: u64, name: &[u8]) {
+        if let Some(notifier) = self.notifier.get() {
+            let _ = notifier.inval_entry(INodeNo(parent), OsStr::from_bytes(name));
+        }
+    }
+
+    fn inode(&self, ino: u64) {
+        if let Some(notifier) = self.notifier.get() {
+            let _ = notifier.inval_inode(INodeNo(ino), 0, 0);
+        }
+    }
+
+    /// An answer that is on its way may come late: the directory is forgotten once more.
+    fn again(&self, ino: u64) {
+        // Nobody receives where nothing is mounted, as in tests.
+        let _ = self.changed.send(ino);
+    }
+
+    fn directory(&self, ino: u64) {
+        self.listings.remove(ino);
+        self.handles.remove(ino);
+        self.inode(ino);
+    }
+
+    fn touch(&self, touch: &Touch) {
+        let Some(dir) = &touch.dir else {
+            self.nodes.each(|node| {
+                if node.place.source == touch.source {
+                    self.directory(node.ino);
+                }
+            });
+            return;
+        };
+        let nodes = self.shown(touch.source, dir);
+        let mut looked = false;
+        for node in nodes {
+            self.directory(node.ino);
+            self.again(node.ino);
+            if let Some(name) = &touch.name {
+                self.entry(node.ino, name);
+                // The file itself may be open, or be known by another name.
+                if !std::mem::replace(&mut looked, true) {
+                    self.file(touch.source, dir, name);
+                }
+            }
+        }
+    }
+
+    fn file(&self, source: usize, dir: &RelPath, name: &[u8]) {
+        let source = &self.live.sources[source].source;
+        let stat = source.open_root().and_then(|root| source.stat(&root, &c_name(dir.join(name).as_bytes()), false));
+        if let Ok(stat) = stat
+            && !stat.is_dir()
+        {
+            let ino = self.devices.ino(stat.dev, stat.ino);
+            if self.nodes.get(ino).is_some() {
+                self.inode(ino);
+            }
+        }
+    }
+
+    /// The directories inside matches, as far as the kernel knows them, that are `dir` of a source.
+    fn shown(&self, source: usize, dir: &RelPath) -> Vec<Arc<Node>> {
+        let path = dir.as_bytes();
+        let view = self.live.view();
+        let mut shown = Vec::new();
+        // From the source's root down to the directory itself.
+        let ends = (0..=path.len()).filter(|end| *end == 0 || *end == path.len() || path[*end] == b'/');
+        let mut last = None;
+        for end in ends {
+            if last == Some(end) {
+                continue;
+            }
+            last = Some(end);
+            for place in view.places_at(source, &path[..end]) {
+                let first = if end == path.len() { place.ino } else { inode::inside(place.ino, path) };
+                let same = |node: &Arc<Node>| {
+                    node.place.ino == place.ino
+                        && matches!(&node.kind, NodeKind::Dir { path: known, .. } if **known == *path)
+                };
+                shown.extend((first..first + NEIGHBOURS).filter_map(|ino| self.nodes.get(ino)).find(same));
+            }
+        }
+        shown
+    }
+}

@@ -1,0 +1,586 @@
+//! One source of a mount, kept up to date: its tree, what is to be looked at, and what is under way.
+
+use std::collections::VecDeque;
+use std::io;
+use std::sync::Arc;
+use std::sync::mpsc::Sender;
+use std::time::{Duration, Instant, SystemTime};
+
+use rayon::prelude::*;
+use rustc_hash::{FxHashMap, FxHashSet};
+
+use super::{Event, Touch};
+use crate::crawl::{Crawler, Job, Looked, Sink};
+use crate::entry::RelPath;
+use crate::index::DirRecord;
+use crate::source::Handle;
+use crate::tree::{Judge, MatchChange, NodeId, Outcome, State, Tree};
+use crate::watch::{Change, Mode};
+
+/// How long a piece of reconciling should take, so that changes that are told meanwhile do not wait.
+const PIECE_TIME: Duration = Duration::from_millis(20);
+/// How long a directory that matches is not judged while new ones in it are read.
+const DEFER: Duration = Duration::from_millis(200);
+/// The fewest directories that are looked at in one piece, for each thread.
+const PIECE_LEAST: usize = 64;
+/// A directory that takes longer to read than this is read again only after some time, however often it changes.
+const SLOW: Duration = Duration::from_millis(5);
+/// So many times longer than the reading took.
+const REST: u32 = 4;
+
+/// How far a source is.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub enum Phase {
+    /// It is read for the first time.
+    #[default]
+    Scanning,
+    /// What an index knows of it is compared with it.
+    Reconciling,
+    /// What is shown is what is there.
+    Complete,
+    /// It could not be read; it is tried again.
+    Away(String),
+}
+
+/// Directories that are compared with what is known of them.
+#[derive(Debug)]
+struct Reconcile {
+    ids: Vec<NodeId>,
+    at: usize,
+    /// All directories are among them.
+    whole: bool,
+    /// Only those in which changes are not told.
+    unwatched: bool,
+    /// Directories may have become other ones under the same names: they are watched anew.
+    anew: bool,
+}
+
+/// What is kept of a source.
+pub(super) struct Kept {
+    at: usize,
+    crawler: Arc<Crawler>,
+    pub(super) tree: Tree,
+    events: Sender<Event>,
+    /// Large new trees are read here, so that they hold up nothing else.
+    crawls: rayon::ThreadPool,
+    /// For what is waited for.
+    quick: rayon::ThreadPool,
+    crawling: usize,
+    /// Directories to be read again.
+    dirty: FxHashSet<NodeId>,
+    /// Of those that take long to read: since when, and how long it took.
+    slow: FxHashMap<NodeId, (Instant, Duration)>,
+    /// Told of before they were known, while a crawl is under way.
+    early: FxHashSet<Box<[u8]>>,
+    /// Events were lost while a crawl was under way: what it reads is read again.
+    distrust: bool,
+    reconciles: VecDeque<Reconcile>,
+    /// Since when directories wait for new ones in them.
+    deferring: Option<Instant>,
+    piece: usize,
+    pub(super) phase: Phase,
+    /// When it was last compared with what is there.
+    pub(super) reconciled: Option<SystemTime>,
+    /// Device and inode of the root; the device is not known of one from an index.
+    root: Option<(Option<u64>, u64)>,
+    /// Records for the index: `None` where there is none any more.
+    pub(super) records: FxHashMap<NodeId, Option<DirRecord>>,
+    /// Bytes in these.
+    pub(super) record_bytes: usize,
+}
+
+impl Kept {
+    pub(super) fn new(at: usize, crawler: Arc<Crawler>, events: Sender<Event>) -> io::Result<Self> {
+        let threads = crawler.options.threads.max(1);
+        let pool = |name: &'static str| {
+            rayon::ThreadPoolBuilder::new()
+                .num_threads(threads)
+                .thread_name(move |number| format!("{name}-{at}-{number}"))
+                .stack_size(16 << 20)
+                .build()
+                .map_err(io::Error::other)
+        };
+        Ok(Self {
+            at,
+            tree: Tree::new(&crawler.automaton, &crawler.source.root_name),
+            crawls: pool("crawl")?,
+            quick: pool("look")?,
+            crawler,
+            events,
+            crawling: 0,
+            dirty: FxHashSet::default(),
+            slow: FxHashMap::default(),
+            early: FxHashSet::default(),
+            distrust: false,
+            reconciles: VecDeque::new(),
+            deferring: None,
+            piece: 0,
+            phase: Phase::Scanning,
+            reconciled: None,
+            root: None,
+            records: FxHashMap::default(),
+            record_bytes: 0,
+        })
+    }
+
+    pub(super) fn crawler(&self) -> &Arc<Crawler> {
+        &self.crawler
+    }
+
+    /// Begins with a tree from an index; `unread` is what is not in it.
+    pub(super) fn begin_with(&mut self, tree: Tree, unread: Vec<NodeId>) {
+        let root = tree.node(NodeId::ROOT);
+        if root.state == State::Read {
+            self.root = Some((None, root.stamp.ino));
+            self.phase = Phase::Reconciling;
+        }
+        self.tree = tree;
+        self.dirty.extend(unread);
+    }
+
+    /// Looks at the root for the first time, and begins to read or compare.
+    pub(super) fn begin(&mut self) {
+        self.look_at_root();
+        if matches!(self.phase, Phase::Away(_)) {
+            // What is known is judged as far as that goes without the source.
+            let open: Vec<NodeId> = self.dirty.drain().collect();
+            open.into_iter().for_each(|id| self.tree.judge_again(id));
+        }
+    }
+
+    /// Sees whether the source is there, and the same as before.
+    pub(super) fn look_at_root(&mut self) {
+        let known = self.tree.node(NodeId::ROOT).state == State::Read;
+        match self.crawler.root() {
+            Err(error) => self.away(&error),
+            Ok(((dev, ino), empty)) => {
+                let another = match self.root {
+                    Some((Some(known), _)) => known != dev,
+                    Some((None, known)) => known != ino,
+                    None => false,
+                };
+                if another && empty && known && self.tree.len() > 1 {
+                    // An empty mount point is not the source that was mounted there.
+                    return self
+                        .away(&io::Error::other("another, empty directory is there; is something not mounted?"));
+                }
+                let was_away = matches!(self.phase, Phase::Away(_));
+                let replaced = self.root.is_some_and(|(was, known)| known != ino || was.is_some_and(|was| was != dev));
+                self.root = Some((Some(dev), ino));
+                if known {
+                    if was_away || self.phase == Phase::Reconciling || replaced {
+                        if was_away {
+                            self.phase = Phase::Reconciling;
+                        }
+                        self.dirty.insert(NodeId::ROOT);
+                        self.reconcile_all(false);
+                    }
+                } else if was_away || self.crawling == 0 {
+                    self.phase = Phase::Scanning;
+                    self.crawl(NodeId::ROOT);
+                }
+            }
+        }
+    }
+
+    fn away(&mut self, error: &io::Error) {
+        let error = crate::scan::plain(error);
+        if self.phase != Phase::Away(error.clone()) {
+            tracing::warn!(source = %self.crawler.source.root.display(), error, "source cannot be read");
+        }
+        self.phase = Phase::Away(error);
+        self.reconciles.clear();
+        self.dirty.clear();
+    }
+
+    pub(super) fn is_away(&self) -> bool {
+        matches!(self.phase, Phase::Away(_))
+    }
+
+    /// True if nothing is under way.
+    pub(super) fn is_idle(&self) -> bool {
+        self.crawling == 0 && self.dirty.is_empty() && self.reconciles.is_empty()
+    }
+
+    /// True if something can be done at once.
+    pub(super) fn has_work(&self) -> bool {
+        !self.reconciles.is_empty() || self.dirty.iter().any(|id| self.rest_of(*id).is_none())
+    }
+
+    /// When something is to be done that has to wait.
+    pub(super) fn next_work(&self) -> Option<Duration> {
+        let deferred = self.deferring.map(|since| DEFER.saturating_sub(since.elapsed()));
+        self.dirty.iter().filter_map(|id| self.rest_of(*id)).chain(deferred).min()
+    }
+
+    fn rest_of(&self, id: NodeId) -> Option<Duration> {
+        let (since, took) = self.slow.get(&id)?;
+        (*took * REST).checked_sub(since.elapsed()).filter(|rest| !rest.is_zero())
+    }
+
+    /// True if changes are not told everywhere.
+    pub(super) fn needs_polling(&self) -> bool {
+        let state = self.crawler.watch.state();
+        state.mode == Mode::Poll || state.refused > 0
+    }
+
+    // --- reading ---
+
+    fn job(&self, id: NodeId) -> Job {
+        Job { path: self.tree.path(id), linked: self.tree.node(id).linked }
+    }
+
+    /// Reads a directory that nobody knows yet, and all below, while other things go on.
+    fn crawl(&mut self, id: NodeId) {
+        let job = self.job(id);
+        let (events, at, crawler) = (self.events.clone(), self.at, Arc::clone(&self.crawler));
+        let seen = events.clone();
+        let progress = Arc::clone(&self.crawler.progress);
+        let sink: Sink = Arc::new(move |job, outcome| {
+            let going = !progress.cancelled.load(std::sync::atomic::Ordering::Relaxed);
+            going && seen.send(Event::Seen { source: at, job, outcome }).is_ok()
+        });
+        self.crawling += 1;
+        self.crawls.spawn(move || {
+            rayon::scope(|scope| crawler.crawl(job, &sink, scope));
+            // Nobody receives any more once the mount is going.
+            let _ = events.send(Event::Crawled { source: at });
+        });
+    }
+
+    /// A crawl has read a directory.
+    pub(super) fn seen(&mut self, job: Job, outcome: Outcome) {
+        let Some(id) = self.tree.find(job.path.as_bytes()) else { return };
+        let node = self.tree.node(id);
+        if node.state != State::Pending || node.linked != job.linked {
+            // It was removed and made anew, or read otherwise, since the crawl began.
+            return;
+        }
+        if id == NodeId::ROOT
+            && let Outcome::Unread(error) = outcome
+        {
+            return self.away(&error);
+        }
+        if id == NodeId::ROOT && matches!(outcome, Outcome::Gone) {
+            return self.away(&io::Error::from(io::ErrorKind::NotFound));
+        }
+        // The crawl that read it reads what is below as well.
+        self.take(id, outcome);
+        let told = !self.early.is_empty() && {
+            let path = self.crawler.absolute(&job.path);
+            self.early.contains(path.as_slice())
+        };
+        if told || self.distrust {
+            self.dirty.insert(id);
+        }
+    }
+
+    /// A crawl has come to its end.
+    pub(super) fn crawled(&mut self) {
+        self.crawling -= 1;
+        if self.crawling == 0 {
+            self.early.clear();
+            self.distrust = false;
+        }
+    }
+
+    /// Takes in what a directory is; returns those in it that nobody has read.
+    fn take(&mut self, id: NodeId, mut outcome: Outcome) -> Vec<NodeId> {
+        let record = match &mut outcome {
+            Outcome::Read(read) if self.crawler.storing => {
+                let node = self.tree.node(id);
+                let name: Box<[u8]> = if id == NodeId::ROOT { Box::default() } else { node.name.clone() };
+                let listing = std::mem::take(&mut read.listing);
+                self.record_bytes += listing.len() + 64;
+                Some(DirRecord { parent: node.parent.0, name, stamp: read.stamp, trusted: read.trusted, listing })
+            }
+            _ => None,
+        };
+        if self.crawler.storing {
+            self.records.insert(id, record);
+        }
+        let applied = self.tree.apply(id, outcome);
+        if let Some(parent) = applied.suspect {
+            self.dirty.insert(parent);
+        }
+        self.forget_dropped();
+        applied.new
+    }
+
+    fn forget_dropped(&mut self) {
+        for (id, path) in self.tree.take_dropped() {
+            self.crawler.watch.remove(&self.crawler.absolute(&path));
+            self.dirty.remove(&id);
+            self.slow.remove(&id);
+            if self.crawler.storing {
+                self.records.insert(id, None);
+            }
+        }
+    }
+
+    /// Reads again what has to be, as far as it may be now.
+    pub(super) fn read_dirty(&mut self) {
+        let mut due: Vec<NodeId> = self.dirty.iter().copied().filter(|id| self.rest_of(*id).is_none()).collect();
+        due.sort_unstable();
+        if due.is_empty() {
+            return;
+        }
+        due.iter().for_each(|id| {
+            self.dirty.remove(id);
+        });
+        // What nobody has read yet is read with all below, elsewhere.
+        let (new, known): (Vec<NodeId>, Vec<NodeId>) =
+            due.into_iter().partition(|id| self.tree.node(*id).state == State::Pending);
+        if self.crawling == 0 {
+            new.into_iter().for_each(|id| self.crawl(id));
+        }
+        let jobs: Vec<(NodeId, Job)> = known
+            .into_iter()
+            .filter(|id| self.tree.node(*id).state != State::Free)
+            .map(|id| (id, self.job(id)))
+            .collect();
+        let crawler = &self.crawler;
+        let read = |(id, job): (NodeId, Job)| {
+            let begun = Instant::now();
+            let outcome = crawler.read(None, &job);
+            (id, job, outcome, begun.elapsed())
+        };
+        let outcomes: Vec<(NodeId, Job, Outcome, Duration)> = if let [_] = &*jobs {
+            jobs.into_iter().map(read).collect()
+        } else {
+            self.quick.install(|| jobs.into_par_iter().map(read).collect())
+        };
+        for (id, job, outcome, took) in outcomes {
+            if self.tree.find(job.path.as_bytes()) != Some(id) || self.tree.node(id).linked != job.linked {
+                // One above it turned out to be gone, and its number may be another's by now.
+                continue;
+            }
+            if took > SLOW {
+                self.slow.insert(id, (Instant::now(), took));
+            } else {
+                self.slow.remove(&id);
+            }
+            if id == NodeId::ROOT && matches!(outcome, Outcome::Unread(_) | Outcome::Gone) {
+                let error = match outcome {
+                    Outcome::Unread(error) => error,
+                    _ => io::Error::from(io::ErrorKind::NotFound),
+                };
+                return self.away(&error);
+            }
+            let new = self.take(id, outcome);
+            new.into_iter().for_each(|id| self.crawl(id));
+        }
+    }
+
+    // --- comparing ---
+
+    /// Compares all directories with what is known of them, or those in which changes are not told.
+    pub(super) fn reconcile_all(&mut self, unwatched: bool) {
+        let ids = (0..self.tree.nodes().len() as u32).map(NodeId).collect();
+        // One that has not begun yet sees as much.
+        if !self.reconciles.iter().any(|known| known.whole && known.at == 0 && !known.unwatched) {
+            self.reconciles.push_back(Reconcile { ids, at: 0, whole: true, unwatched, anew: !unwatched });
+        }
+    }
+
+    /// Compares a directory and all below it with what is known of them.
+    pub(super) fn reconcile(&mut self, path: &RelPath) {
+        let mut at = path.as_bytes();
+        // One that is not known is found by reading the one above it.
+        let id = loop {
+            if let Some(id) = self.tree.find(at) {
+                break id;
+            }
+            at = at.iter().rposition(|byte| *byte == b'/').map_or(b"", |end| &at[..end]);
+        };
+        self.reconcile_below(id);
+    }
+
+    fn reconcile_below(&mut self, id: NodeId) {
+        let mut ids = vec![id];
+        let mut next = 0;
+        while next < ids.len() {
+            ids.extend_from_slice(self.tree.node(ids[next]).children());
+            next += 1;
+        }
+        self.dirty.insert(id);
+        if ids.len() > 1 {
+            self.reconciles.push_back(Reconcile { ids, at: 0, whole: false, unwatched: false, anew: true });
+        }
+    }
+
+    /// One piece of the comparison that is under way.
+    pub(super) fn reconcile_piece(&mut self) {
+        let Some(reconcile) = self.reconciles.front_mut() else { return };
+        let least = PIECE_LEAST * self.quick.current_num_threads();
+        let piece = self.piece.max(least);
+        let end = (reconcile.at + piece).min(reconcile.ids.len());
+        let (ids, unwatched, anew) = (reconcile.ids[reconcile.at..end].to_vec(), reconcile.unwatched, reconcile.anew);
+        reconcile.at = end;
+        if end == reconcile.ids.len() {
+            self.reconciles.pop_front();
+        }
+        let begun = Instant::now();
+        let root = match self.crawler.open_root() {
+            Ok(root) => root,
+            Err(error) => return self.away(&error),
+        };
+        let (tree, crawler) = (&self.tree, &self.crawler);
+        let look =
+            |id: &NodeId| look(tree, crawler, &root, *id, (unwatched, anew)).map(|(looked, told)| (*id, looked, told));
+        // Together, so that directories beside each other are asked by one thread.
+        let looked: Vec<(NodeId, Looked, bool)> = self
+            .quick
+            .install(|| ids.par_chunks(PIECE_LEAST).flat_map_iter(|ids| ids.iter().filter_map(look)).collect());
+        for (id, looked, told) in looked {
+            self.tree.set_watched(id, told);
+            match looked {
+                Looked::Same => {
+                    if self.tree.tests_files(&self.crawler.automaton, id) {
+                        self.tree.judge_again(id);
+                    }
+                }
+                Looked::Changed => {
+                    self.dirty.insert(id);
+                }
+                Looked::Gone => {
+                    self.dirty.insert(id);
+                    self.dirty.insert(self.tree.node(id).parent);
+                }
+            }
+        }
+        // Towards the time that a piece should take, by no more than twice at once.
+        let took = begun.elapsed().max(Duration::from_micros(10));
+        let wanted = piece as f64 * PIECE_TIME.as_secs_f64() / took.as_secs_f64();
+        self.piece = (wanted as usize).clamp(piece / 2, piece * 2).clamp(least, 1 << 16);
+    }
+
+    /// What is known is what is there, if nothing is under way.
+    pub(super) fn note_phase(&mut self) {
+        if self.is_idle() && self.tree.pending() == 0 && !self.is_away() && self.phase != Phase::Complete {
+            self.phase = Phase::Complete;
+            self.reconciled = Some(SystemTime::now());
+        }
+    }
+
+    // --- changes that are told ---
+
+    /// Takes in what a watch tells; `touch` is told of what is shown otherwise now.
+    pub(super) fn told(&mut self, changes: Vec<Change>, touch: &mut dyn FnMut(Touch)) {
+        for change in changes {
+            match change {
+                Change::Entry { dir, name, is_dir } => {
+                    self.changed(&dir, name.as_deref(), true, touch);
+                    if let (true, Some(name)) = (is_dir, &name) {
+                        // Another directory may be there under the name of one that is known, with all below.
+                        for id in self.nodes_of(&[&*dir, b"/", name].concat()) {
+                            self.reconcile_below(id);
+                        }
+                    }
+                }
+                Change::Attributes { dir, name, is_dir } => {
+                    self.changed(&dir, name.as_deref(), name.is_none(), touch);
+                    if let (true, Some(name)) = (is_dir, &name) {
+                        let path = [&*dir, b"/", name].concat();
+                        self.changed(&path, None, true, touch);
+                    }
+                }
+                Change::Content { dir, name } => self.changed(&dir, Some(&name), false, touch),
+                Change::Root => self.look_at_root(),
+                Change::Lost => {
+                    self.distrust = self.crawling > 0;
+                    self.reconcile_all(false);
+                    touch(Touch { source: self.at, dir: None, name: None });
+                }
+            }
+        }
+    }
+
+    /// The directories that the absolute path `dir` stands for.
+    fn nodes_of(&self, dir: &[u8]) -> Vec<NodeId> {
+        use std::os::unix::ffi::OsStrExt;
+        let root = self.crawler.source.root.as_os_str().as_bytes();
+        let below = match dir.strip_prefix(root) {
+            Some(rest) if rest.is_empty() || rest.starts_with(b"/") || root == b"/" => self.tree.find(rest),
+            _ => None,
+        };
+        let mut nodes: Vec<NodeId> = below.into_iter().chain(self.tree.at_real(dir)).collect();
+        nodes.sort_unstable();
+        nodes.dedup();
+        nodes
+    }
+
+    /// The entry `name` of `dir` is another one, or `dir` itself is; `structure`: it came, went, or may be read otherwise.
+    fn changed(&mut self, dir: &[u8], name: Option<&[u8]>, structure: bool, touch: &mut dyn FnMut(Touch)) {
+        let nodes = self.nodes_of(dir);
+        if structure {
+            for id in self.tree.depending(dir, name) {
+                self.dirty.insert(id);
+            }
+        }
+        let known = nodes.iter().any(|id| self.tree.node(*id).state != State::Pending);
+        if !known && self.crawling > 0 {
+            self.early.insert(dir.into());
+        }
+        for id in nodes {
+            if self.tree.node(id).state == State::Pending {
+                continue;
+            }
+            if structure {
+                self.dirty.insert(id);
+            } else if self.tree.tests_files(&self.crawler.automaton, id) {
+                self.tree.judge_again(id);
+            }
+            touch(Touch { source: self.at, dir: Some(self.tree.path(id)), name: name.map(Into::into) });
+        }
+        if !structure {
+            // Content behind a link.
+            for id in self.tree.depending(dir, name) {
+                self.dirty.insert(id);
+            }
+        }
+    }
+
+    // --- judging ---
+
+    /// Judges what has to be, and returns what matches now and did not, or the other way round.
+    pub(super) fn judge(&mut self, touch: &mut dyn FnMut(Touch)) -> Vec<MatchChange> {
+        let crawler = &self.crawler;
+        let probe = |path: &RelPath, name: &[u8], test| crawler.probe(path, name, test);
+        let with = Judge { automaton: &crawler.automaton, scratch: &crawler.scratch, probe: &probe, pool: &self.quick };
+        self.tree.judge(&with);
+        if !self.tree.defers() {
+            self.deferring = None;
+        } else if self.deferring.get_or_insert_with(Instant::now).elapsed() >= DEFER {
+            self.tree.judge_unready();
+            self.tree.judge(&with);
+            self.deferring = None;
+        }
+        for id in self.tree.take_judged() {
+            touch(Touch { source: self.at, dir: Some(self.tree.path(id)), name: None });
+        }
+        self.tree.take_changes()
+    }
+}
+
+fn look(
+    tree: &Tree,
+    crawler: &Crawler,
+    root: &Handle,
+    id: NodeId,
+    (unwatched, anew): (bool, bool),
+) -> Option<(Looked, bool)> {
+    let node = tree.nodes().get(id.0 as usize)?;
+    match node.state {
+        State::Free | State::Pending => return None,
+        _ if unwatched && node.watched && !node.asks_links() => return None,
+        // Whether it is still closed, unreadable or a loop is told by trying.
+        State::Closed | State::Unread | State::Behind => return Some((Looked::Changed, node.watched)),
+        State::Read => {}
+    }
+    if !node.trusted || node.asks_links() {
+        return Some((Looked::Changed, node.watched));
+    }
+    let job = Job { path: tree.path(id), linked: node.linked };
+    Some(crawler.look(root, &job, &node.stamp, node.watched && !anew))
+}
