@@ -116,6 +116,13 @@ impl VeinFs {
     /// another thing than it did.
     pub fn new(live: Arc<Live>, options: FsOptions, end: Option<SessionEnd>, changed: Sender<u64>) -> Self {
         let room = (crate::walk::descriptor_limit() / 4).clamp(16, 4096);
+        // In the order of the sources, so that files have the same numbers after a remount.
+        let devices = Devices::default();
+        for source in &live.sources {
+            if let Ok((dev, ino)) = source.source.open_root().and_then(|root| source.source.identity(&root)) {
+                devices.ino(dev, ino);
+            }
+        }
         Self {
             scratch: ScratchPool::new(Arc::clone(&live.automaton)),
             live,
@@ -125,7 +132,7 @@ impl VeinFs {
             nodes: Arc::default(),
             handles: Arc::new(Cache::new(room)),
             listings: Arc::new(Cache::new(4096)),
-            devices: Arc::default(),
+            devices: Arc::new(devices),
             opened: Opened::default(),
             passthrough: false,
             no_opendir: false,

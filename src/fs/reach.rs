@@ -78,6 +78,21 @@ impl VeinFs {
         open_way(self.source(place), &root, &place.found.path, self.options.follow)
     }
 
+    /// Attributes of the directory of a match. It is opened only when somebody looks into it: thousands of matches are
+    /// listed in half the time (8,000 in 20 ms) by a look at each path from the root.
+    fn stat_place(&self, place: &Place) -> io::Result<Stat> {
+        let (source, path) = (self.source(place), &place.found.path);
+        let root = self.root_handle(place.source)?;
+        if path.is_root() {
+            return source.stat_dir(&source.open_root()?);
+        }
+        match source.stat(&root, &c_name(path.as_bytes()), self.options.follow) {
+            Ok(stat) if stat.is_dir() => Ok(stat),
+            // Something else is there now, or the path is too long for one call: opening it tells.
+            _ => source.stat_dir(&self.place_handle(place)?),
+        }
+    }
+
     /// A directory node's directory, opened through those above it, kept for a while.
     pub(super) fn handle(&self, node: &Arc<Node>) -> io::Result<Arc<Handle>> {
         // From the nearest directory above that is open downwards; a loop, since trees may be very deep.
@@ -242,15 +257,10 @@ impl VeinFs {
         let whole = self.options.view == ViewMode::All || top.opaque || automaton.state(top.state).whole;
         let content =
             if whole { Content::Whole } else { Content::States(vec![(top.state, place.found.captures.clone())]) };
-        let handle = match self.handles.get(place.ino, self.options.ttl) {
-            Some(handle) => handle,
-            None => {
-                let handle = Arc::new(self.place_handle(place)?);
-                self.handles.put(place.ino, Arc::clone(&handle));
-                handle
-            }
+        let stat = match self.handles.get(place.ino, self.options.ttl) {
+            Some(handle) => self.source(place).stat_dir(&handle)?,
+            None => self.stat_place(place)?,
         };
-        let stat = self.source(place).stat_dir(&handle)?;
         let at = At { parent: None, name: CString::default(), linked: false };
         Ok((self.remember_dir(place, place.found.path.as_bytes().to_vec(), at, content, Some(place.ino)), stat))
     }
