@@ -10,6 +10,7 @@ use crate::config::ConfigError;
 use crate::listing::Exclude;
 use crate::walk::WalkOptions;
 
+mod announce;
 mod check;
 mod mount;
 mod out;
@@ -50,6 +51,8 @@ enum Command {
     Patterns(patterns::PatternsArgs),
     /// Say what mounts there are and how the scan is going
     Status(status::StatusArgs),
+    #[command(hide = true)]
+    Announce(announce::AnnounceArgs),
 }
 
 /// Which patterns.
@@ -107,6 +110,7 @@ pub fn main() -> ExitCode {
         Command::Scan(args) => scan::run(&args),
         Command::Check(args) => check::run(&args),
         Command::Patterns(args) => patterns::run(&args),
+        Command::Announce(args) => announce::run(args),
     };
     match result {
         Ok(code) => ExitCode::from(code),

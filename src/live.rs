@@ -126,7 +126,7 @@ impl Live {
     }
 
     /// Receives what the scan finds until it ends, publishing views; `changed` is told what the kernel has to forget.
-    pub fn collect(&self, events: &Receiver<ScanEvent>, mut inodes: Inodes, changed: impl Fn(&Changes)) {
+    pub fn collect(&self, events: &Receiver<ScanEvent>, mut inodes: Inodes, changed: impl Fn(&Changes, &View, &View)) {
         let begun = Instant::now();
         let (mut matches, mut fresh) = (MatchSet::default(), false);
         // Building a view costs as much as there are matches: never more than a tenth of the time goes there.
@@ -159,9 +159,7 @@ impl Live {
             // A source that is back after the others were done is no reason to publish each of its matches by itself.
             if fresh && (ended || scanned && settled || last.elapsed() >= pause) {
                 let building = Instant::now();
-                let (next, changes) = self.view.load().next(&self.automaton, &self.sources, &matches, &mut inodes);
-                self.view.store(Arc::new(next));
-                changed(&changes);
+                self.publish(&matches, &mut inodes, &changed);
                 (last, fresh) = (Instant::now(), false);
                 pause = PUBLISH_EVERY.max(building.elapsed() * 10);
             }
@@ -174,6 +172,17 @@ impl Live {
                 return;
             }
         }
+    }
+
+    /// Shows these matches from now on; after that, `changed` is told what changed, and the views before and after.
+    ///
+    /// For the one writer.
+    pub fn publish(&self, matches: &MatchSet, inodes: &mut Inodes, changed: impl Fn(&Changes, &View, &View)) {
+        let old = self.view.load_full();
+        let (next, changes) = old.next(&self.automaton, &self.sources, matches, inodes);
+        let next = Arc::new(next);
+        self.view.store(Arc::clone(&next));
+        changed(&changes, &old, &next);
     }
 
     fn note(&self, source: usize, trouble: &Trouble) {

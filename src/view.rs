@@ -92,6 +92,8 @@ pub struct Changes {
     pub folders: Vec<u64>,
     /// Names that are gone or now mean something else, with the folder that they were in.
     pub names: Vec<(u64, Box<[u8]>)>,
+    /// Names that are new or now mean something else, with their folder.
+    pub added: Vec<(u64, Box<[u8]>)>,
 }
 
 /// A tree of names before it has inode numbers.
@@ -181,6 +183,9 @@ impl Builder<'_> {
         let folder = match old {
             Some(old) if same(old) => Arc::clone(old),
             _ => {
+                let before = |name: &[u8]| old.and_then(|old| old.entries.get(name)).map(Item::ino);
+                let added = entries.iter().filter(|entry| before(&entry.name) != Some(entry.value.ino()));
+                self.changes.added.extend(added.map(|entry| (ino, entry.name.clone())));
                 if let Some(old) = old {
                     let names = old
                         .entries

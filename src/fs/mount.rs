@@ -3,19 +3,20 @@
 use std::io;
 use std::mem::ManuallyDrop;
 use std::path::{Path, PathBuf};
-use std::sync::mpsc::{Receiver, channel};
-use std::sync::{Arc, OnceLock};
+use std::sync::Arc;
+use std::sync::mpsc::{Receiver, Sender, channel};
 use std::time::{Duration, Instant};
 
 use fuser::{Config, INodeNo, MountOption, Session, SessionACL};
 
+use super::announce::{Announcer, Reach, Way};
 use super::{FsOptions, VeinFs};
 use crate::live::Live;
 use crate::mounts;
 use crate::scan::Scanner;
-use crate::signals::{ShutdownReason, Waiter};
-use crate::view::Changes;
+use crate::signals::{SessionEnd, ShutdownReason, Waiter};
 use crate::view::inode::Inodes;
+use crate::view::{Changes, View};
 
 /// How often a source that is away is tried again.
 const RETRY: Duration = Duration::from_secs(5);
@@ -36,6 +37,8 @@ pub struct MountOptions {
     pub exec: bool,
     /// What `mount` shows as the source.
     pub source_name: String,
+    /// This program, which is started once more to announce changes ([`super::announce`]).
+    pub program: PathBuf,
 }
 
 /// What went wrong with a mount.
@@ -60,9 +63,24 @@ pub struct Mounted {
     live: Arc<Live>,
     scanner: Scanner,
     waiter: Waiter,
+    served: Served,
+}
+
+/// A session that answers the kernel.
+#[derive(Debug)]
+pub struct Served {
     // Dropping it would unmount by path, which may be another's mount by then.
-    _session: ManuallyDrop<fuser::BackgroundSession>,
+    session: ManuallyDrop<fuser::BackgroundSession>,
     entry: Option<mounts::MountEntry>,
+    teller: Teller,
+}
+
+/// Tells of changes of the view, for the one who publishes them; clones are the same one.
+#[derive(Clone, Debug)]
+pub struct Teller {
+    notifier: fuser::Notifier,
+    changed: Sender<u64>,
+    announcer: Announcer,
 }
 
 /// Mounts, and starts the scan; both are running when it returns.
@@ -77,18 +95,40 @@ pub fn mount(
     options: &MountOptions,
 ) -> Result<Mounted, MountError> {
     let live = Arc::new(live);
+    let served = serve(&live, Some(waiter.session_end()), options)?;
+    let (sender, receiver) = channel();
+    let scanning = scanner.spawn(Some(RETRY), move |event| {
+        // Nobody receives any more once the mount is going.
+        let _ = sender.send(event);
+    });
+    let (publisher, teller) = (Arc::clone(&live), served.teller());
+    std::thread::Builder::new().name("publish".into()).spawn(move || {
+        publisher.collect(&receiver, inodes, |changes, old, new| teller.tell(changes, old, new));
+        scanning.join();
+    })?;
+    Ok(Mounted { live, scanner, waiter, served })
+}
+
+/// Mounts, and answers the kernel; `end` is told of the session's end.
+///
+/// # Errors
+/// If the mount is refused.
+pub fn serve(live: &Arc<Live>, end: Option<SessionEnd>, options: &MountOptions) -> Result<Served, MountError> {
     let (changed, to_settle) = channel();
-    let fs = VeinFs::new(Arc::clone(&live), options.fs.clone(), Some(waiter.session_end()), changed.clone());
-    let (notifier, handles) = (fs.notifier(), fs.handles());
+    let fs = VeinFs::new(Arc::clone(live), options.fs.clone(), end, changed.clone());
+    let (to_fill, handles, announcer) = (fs.notifier(), fs.handles(), fs.announcer());
     let refused = |error: io::Error| MountError::Refused {
         mountpoint: live.mountpoint.clone(),
         reason: refusal(&error, options.fs.allow_other),
     };
-    let session = Session::new(fs, &live.mountpoint, &config(options)).map_err(refused)?;
+    // Where the kernel checks access, an ordinary user's helper could not write to folders that nobody may write to.
+    let way = Some(Way::here()).filter(|way| *way == Way::Clone || !options.fs.allow_other);
+    let session = Session::new(fs, &live.mountpoint, &config(options, way.is_none())).map_err(refused)?;
     // Unmounting must never hit another mount at the same path: it is told apart by its device number.
     let entry = mounts::find(&live.mountpoint).ok().flatten();
     let session = session.spawn()?;
-    let _ = notifier.set(session.notifier());
+    let notifier = session.notifier();
+    let _ = to_fill.set(notifier.clone());
     if let Some(entry) = &entry {
         let own = rustix::fs::makedev(entry.major, entry.minor);
         live.options.iter().for_each(|options| options.shut.add_device(own));
@@ -96,8 +136,13 @@ pub fn mount(
         let _ = std::fs::metadata(&live.mountpoint);
         raise_readahead(&format!("{}:{}", entry.major, entry.minor));
     }
+    match (way, &entry) {
+        (Some(way), Some(entry)) => announce(&announcer, way, entry, options),
+        (None, _) => announcer.stop("with allow_other, it takes the right to mount (CAP_SYS_ADMIN)"),
+        (_, None) => announcer.stop("the mount is not seen in /proc/self/mountinfo"),
+    }
 
-    let settler = Arc::clone(&notifier);
+    let settler = notifier.clone();
     std::thread::Builder::new().name("idle".into()).spawn(move || {
         loop {
             std::thread::sleep(IDLE);
@@ -105,25 +150,45 @@ pub fn mount(
         }
     })?;
     std::thread::Builder::new().name("settle".into()).spawn(move || settle(&to_settle, &settler))?;
+    Ok(Served { session: ManuallyDrop::new(session), entry, teller: Teller { notifier, changed, announcer } })
+}
 
-    let (sender, receiver) = channel();
-    let scanning = scanner.spawn(Some(RETRY), move |event| {
-        // Nobody receives any more once the mount is going.
-        let _ = sender.send(event);
-    });
-    let publisher = Arc::clone(&live);
-    std::thread::Builder::new().name("publish".into()).spawn(move || {
-        publisher.collect(&receiver, inodes, |changes| {
-            if let Some(notifier) = notifier.get() {
-                tell(notifier, changes);
-                changes.folders.iter().for_each(|folder| {
-                    let _ = changed.send(*folder);
-                });
-            }
+/// Starts to announce, on a mount that the kernel takes for one that can be written to.
+fn announce(announcer: &Announcer, way: Way, entry: &mounts::MountEntry, options: &MountOptions) {
+    let mountpoint = entry.mountpoint.clone();
+    let reach = Reach { program: options.program.clone(), mountpoint, device: (entry.major, entry.minor), way };
+    if way == Way::Clone
+        && let Err(error) = reach.make_read_only()
+    {
+        // Changes get EROFS from us then, not from the kernel.
+        tracing::warn!(%error, "the mount cannot be made read-only");
+    }
+    if let Err(error) = announcer.start(reach) {
+        announcer.stop(&error.to_string());
+    }
+}
+
+impl Served {
+    /// True when the kernel has let go of the mount.
+    pub fn has_ended(&self) -> bool {
+        self.session.guard.is_finished()
+    }
+
+    /// What is to be told of changes.
+    pub fn teller(&self) -> Teller {
+        self.teller.clone()
+    }
+}
+
+impl Teller {
+    /// Has the kernel forget what has changed, and announces it to programs that watch; the new view is published.
+    pub fn tell(&self, changes: &Changes, old: &View, new: &View) {
+        tell(&self.notifier, changes);
+        changes.folders.iter().for_each(|folder| {
+            let _ = self.changed.send(*folder);
         });
-        scanning.join();
-    })?;
-    Ok(Mounted { live, scanner, waiter, _session: ManuallyDrop::new(session), entry })
+        self.announcer.tell(changes, old, new);
+    }
 }
 
 impl Mounted {
@@ -154,10 +219,11 @@ impl Mounted {
         }
     }
 
-    /// Ends scan and mount; false if the mount could not be taken off and goes on.
+    /// Ends scan and mount, and with a signal all announcements; false if the mount could not be taken off and goes on.
     pub fn end(&self, reason: &ShutdownReason) -> bool {
         if let ShutdownReason::Signal(signal) = reason {
-            let Some(entry) = &self.entry else { return true };
+            self.served.teller.announcer.stop("the mount is about to end");
+            let Some(entry) = &self.served.entry else { return true };
             // One in use is detached: it is gone for all, and what is open on it ends with this process.
             match mounts::unmount_own(entry, false) {
                 Ok(_) => {}
@@ -174,10 +240,10 @@ impl Mounted {
     }
 }
 
-fn config(options: &MountOptions) -> Config {
+fn config(options: &MountOptions, read_only: bool) -> Config {
     let mut config = Config::default();
     config.mount_options = vec![
-        MountOption::RO,
+        if read_only { MountOption::RO } else { MountOption::RW },
         MountOption::NoDev,
         MountOption::NoSuid,
         MountOption::FSName(options.source_name.clone()),
@@ -225,17 +291,15 @@ fn raise_readahead(device: &str) {
 ///
 /// It compares modification times by itself. But the answer to a reader that asked before a change can arrive after
 /// another reader has seen the change, and is then kept as if it were the new content.
-fn settle(changed: &Receiver<u64>, notifier: &OnceLock<fuser::Notifier>) {
+fn settle(changed: &Receiver<u64>, notifier: &fuser::Notifier) {
     while let Ok(first) = changed.recv() {
         std::thread::sleep(SETTLE);
         let mut directories: Vec<u64> = std::iter::once(first).chain(changed.try_iter()).collect();
         directories.sort_unstable();
         directories.dedup();
-        if let Some(notifier) = notifier.get() {
-            directories.into_iter().for_each(|ino| {
-                let _ = notifier.inval_inode(INodeNo(ino), 0, 0);
-            });
-        }
+        directories.into_iter().for_each(|ino| {
+            let _ = notifier.inval_inode(INodeNo(ino), 0, 0);
+        });
     }
 }
 

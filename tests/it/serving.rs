@@ -195,7 +195,7 @@ fn a_source_that_comes_back_is_published_now_and_then() {
     gone.into_iter().chain(matches).for_each(|event| sender.send(event).expect("a receiver"));
     drop(sender);
     let published = AtomicUsize::new(0);
-    live.collect(&receiver, inodes, |_| {
+    live.collect(&receiver, inodes, |_, _, _| {
         published.fetch_add(1, Ordering::Relaxed);
     });
     assert_eq!(live.view().places.len(), 3000);
