@@ -10,6 +10,7 @@ use crate::config::ConfigError;
 use crate::listing::Exclude;
 use crate::walk::WalkOptions;
 
+mod announce;
 mod check;
 mod mount;
 mod out;
@@ -53,6 +54,8 @@ enum Command {
     Status(status::StatusArgs),
     /// Have a mount look at its sources now
     Refresh(refresh::RefreshArgs),
+    #[command(hide = true)]
+    Announce(announce::AnnounceArgs),
 }
 
 /// Which patterns.
@@ -111,6 +114,7 @@ pub fn main() -> ExitCode {
         Command::Scan(args) => scan::run(&args),
         Command::Check(args) => check::run(&args),
         Command::Patterns(args) => patterns::run(&args),
+        Command::Announce(args) => announce::run(args),
     };
     match result {
         Ok(code) => ExitCode::from(code),

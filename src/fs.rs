@@ -2,19 +2,21 @@
 //!
 //! Folders come from the current view and are cached by the kernel for good, since every change of the view is told
 //! to it. What is inside matches is read from the source when it is asked for, and cached for [`FsOptions::ttl`].
-//! Nothing here writes: the mount is read-only, so that the kernel itself answers every change with EROFS.
+//! Nothing here writes: every change is answered EROFS, by the kernel where the mount is read-only to it and here where
+//! it is not ([`announce`] says why).
 
 use std::ffi::OsStr;
 use std::io;
 use std::os::unix::ffi::OsStrExt;
+use std::path::Path;
 use std::sync::mpsc::Sender;
 use std::sync::{Arc, OnceLock};
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use fuser::{
-    AccessFlags, FileAttr, FileHandle, FopenFlags, Generation, INodeNo, InitFlags, KernelConfig, LockOwner, Notifier,
-    OpenFlags, ReplyAttr, ReplyData, ReplyDirectory, ReplyDirectoryPlus, ReplyEmpty, ReplyEntry, ReplyLseek, ReplyOpen,
-    ReplyStatfs, ReplyXattr, Request,
+    AccessFlags, BsdFileFlags, FileAttr, FileHandle, FopenFlags, Generation, INodeNo, InitFlags, KernelConfig,
+    LockOwner, Notifier, OpenFlags, RenameFlags, ReplyAttr, ReplyCreate, ReplyData, ReplyDirectory, ReplyDirectoryPlus,
+    ReplyEmpty, ReplyEntry, ReplyLseek, ReplyOpen, ReplyStatfs, ReplyWrite, ReplyXattr, Request, TimeOrNow, WriteFlags,
 };
 use parking_lot::Mutex;
 use serde_json::json;
@@ -25,6 +27,7 @@ use crate::live::Live;
 use crate::signals::SessionEnd;
 use crate::source::Handle;
 use crate::view::inode::Devices;
+use announce::{Announcer, Answer, Kind};
 use attr::{errno, folder_attr};
 use control::Control;
 use files::{Open, Opened, read_full};
@@ -32,6 +35,7 @@ use forget::Forgetter;
 use node::{Cache, Listing, Node, NodeKind, Nodes};
 use reach::Target;
 
+pub mod announce;
 mod attr;
 mod control;
 mod dirs;
@@ -108,6 +112,7 @@ pub struct VeinFs {
     notifier: Arc<OnceLock<Notifier>>,
     /// Directories that show another thing than they did.
     changed: Sender<u64>,
+    announcer: Announcer,
     end: Mutex<Option<SessionEnd>>,
 }
 
@@ -115,6 +120,7 @@ impl VeinFs {
     /// A file system that shows `live`; `end` is told when the session is over, `changed` of each directory that shows
     /// another thing than it did.
     pub fn new(live: Arc<Live>, options: FsOptions, end: Option<SessionEnd>, changed: Sender<u64>) -> Self {
+        let announcer = Announcer::new(options.view == ViewMode::Link);
         let room = (crate::walk::descriptor_limit() / 4).clamp(16, 4096);
         // In the order of the sources, so that files have the same numbers after a remount.
         let devices = Devices::default();
@@ -138,8 +144,14 @@ impl VeinFs {
             no_opendir: false,
             notifier: Arc::default(),
             changed,
+            announcer,
             end: Mutex::new(end),
         }
+    }
+
+    /// What announces changes of the view to programs that watch.
+    fn announcer(&self) -> Announcer {
+        self.announcer.clone()
     }
 
     /// The open directories of sources, to be closed when nobody uses them.
@@ -227,7 +239,7 @@ impl VeinFs {
             attr.kind = fuser::FileType::RegularFile;
             attr.perm = 0o444 & readers;
             attr.size = text.len() as u64;
-            attr.mtime = std::time::SystemTime::now();
+            attr.mtime = SystemTime::now();
         }
         attr
     }
@@ -239,7 +251,7 @@ impl VeinFs {
             (true, OpenMode::Passthrough) => "passthrough",
         };
         let reads = json!({"mode": mode, "inodes": self.nodes.len(), "open": self.opened.len()});
-        control.text(&self.live, reads)
+        control.text(&self.live, reads, &self.announcer)
     }
 
     fn do_statfs(&self, ino: INodeNo) -> io::Result<rustix::fs::StatVfs> {
@@ -252,6 +264,31 @@ impl VeinFs {
             }
         };
         Ok(rustix::fs::fstatvfs(&root.0)?)
+    }
+
+    /// What the kernel gets of a name that is announced: good for this one call.
+    fn phantom(&self, ino: u64, kind: Kind) -> FileAttr {
+        let mut attr = folder_attr(ino, self.live.started, self.uid, self.gid);
+        if kind == Kind::Link {
+            (attr.kind, attr.size) = (fuser::FileType::Symlink, 1);
+        }
+        attr
+    }
+
+    /// Answers a name's making: by the announcer's helper, or EROFS.
+    fn make(&self, request: &Request, parent: INodeNo, name: &OsStr, kind: Kind, reply: ReplyEntry) {
+        match self.announcer.make(request.pid(), parent.0, name.as_bytes(), kind) {
+            Ok(ino) => reply.entry(&Duration::ZERO, &self.phantom(ino, kind), Generation(0)),
+            Err(error) => reply.error(errno(&error)),
+        }
+    }
+
+    /// Answers a name's removal: by the announcer's helper, or EROFS.
+    fn unmake(&self, request: &Request, parent: INodeNo, name: &OsStr, kind: Kind, reply: ReplyEmpty) {
+        match self.announcer.remove(request.pid(), parent.0, name.as_bytes(), kind) {
+            Ok(()) => reply.ok(),
+            Err(error) => reply.error(errno(&error)),
+        }
     }
 
     fn do_access(&self, ino: INodeNo, mask: AccessFlags) -> io::Result<()> {
@@ -310,12 +347,20 @@ impl fuser::Filesystem for VeinFs {
     }
 
     fn destroy(&mut self) {
+        self.announcer.stop("the mount has ended");
         if let Some(mut end) = self.end.lock().take() {
             end.send(Ok(()));
         }
     }
 
-    fn lookup(&self, _request: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEntry) {
+    fn lookup(&self, request: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEntry) {
+        match self.announcer.lookup(request.pid(), parent.0, name.as_bytes()) {
+            Some(Answer::Nothing) => return reply.error(fuser::Errno::ENOENT),
+            Some(Answer::Phantom(ino, kind)) => {
+                return reply.entry(&Duration::ZERO, &self.phantom(ino, kind), Generation(0));
+            }
+            None => {}
+        }
         match self.do_lookup(parent, name.as_bytes()) {
             Ok((attr, generation, attr_ttl, entry_ttl)) => {
                 reply.entry_with_ttls(&attr_ttl, &entry_ttl, &attr, Generation(generation));
@@ -326,6 +371,7 @@ impl fuser::Filesystem for VeinFs {
 
     fn forget(&self, _request: &Request, ino: INodeNo, lookups: u64) {
         self.nodes.forget(ino.0, lookups);
+        self.announcer.forget(ino.0, lookups);
     }
 
     fn getattr(&self, _request: &Request, ino: INodeNo, handle: Option<FileHandle>, reply: ReplyAttr) {
@@ -464,6 +510,133 @@ impl fuser::Filesystem for VeinFs {
     fn listxattr(&self, _request: &Request, ino: INodeNo, size: u32, reply: ReplyXattr) {
         let names = self.do_xattrs(ino).and_then(|subject| subject.map_or(Ok(Vec::new()), |subject| subject.list()));
         answer_xattr(names, size, reply);
+    }
+
+    // Changes, which where the mount is read-only to the kernel do not get here.
+
+    fn mkdir(&self, request: &Request, parent: INodeNo, name: &OsStr, _mode: u32, _umask: u32, reply: ReplyEntry) {
+        self.make(request, parent, name, Kind::Dir, reply);
+    }
+
+    fn rmdir(&self, request: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEmpty) {
+        self.unmake(request, parent, name, Kind::Dir, reply);
+    }
+
+    fn symlink(&self, request: &Request, parent: INodeNo, name: &OsStr, _target: &Path, reply: ReplyEntry) {
+        self.make(request, parent, name, Kind::Link, reply);
+    }
+
+    fn unlink(&self, request: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEmpty) {
+        self.unmake(request, parent, name, Kind::Link, reply);
+    }
+
+    fn mknod(
+        &self,
+        _request: &Request,
+        _parent: INodeNo,
+        _name: &OsStr,
+        _mode: u32,
+        _umask: u32,
+        _rdev: u32,
+        reply: ReplyEntry,
+    ) {
+        reply.error(fuser::Errno::EROFS);
+    }
+
+    fn create(
+        &self,
+        _request: &Request,
+        _parent: INodeNo,
+        _name: &OsStr,
+        _mode: u32,
+        _umask: u32,
+        _flags: i32,
+        reply: ReplyCreate,
+    ) {
+        reply.error(fuser::Errno::EROFS);
+    }
+
+    fn link(&self, _request: &Request, _ino: INodeNo, _parent: INodeNo, _name: &OsStr, reply: ReplyEntry) {
+        reply.error(fuser::Errno::EROFS);
+    }
+
+    fn rename(
+        &self,
+        _request: &Request,
+        _parent: INodeNo,
+        _name: &OsStr,
+        _new_parent: INodeNo,
+        _new_name: &OsStr,
+        _flags: RenameFlags,
+        reply: ReplyEmpty,
+    ) {
+        reply.error(fuser::Errno::EROFS);
+    }
+
+    fn setattr(
+        &self,
+        _request: &Request,
+        _ino: INodeNo,
+        _mode: Option<u32>,
+        _uid: Option<u32>,
+        _gid: Option<u32>,
+        _size: Option<u64>,
+        _atime: Option<TimeOrNow>,
+        _mtime: Option<TimeOrNow>,
+        _ctime: Option<SystemTime>,
+        _handle: Option<FileHandle>,
+        _crtime: Option<SystemTime>,
+        _chgtime: Option<SystemTime>,
+        _bkuptime: Option<SystemTime>,
+        _flags: Option<BsdFileFlags>,
+        reply: ReplyAttr,
+    ) {
+        reply.error(fuser::Errno::EROFS);
+    }
+
+    fn setxattr(
+        &self,
+        _request: &Request,
+        _ino: INodeNo,
+        _name: &OsStr,
+        _value: &[u8],
+        _flags: i32,
+        _position: u32,
+        reply: ReplyEmpty,
+    ) {
+        reply.error(fuser::Errno::EROFS);
+    }
+
+    fn removexattr(&self, _request: &Request, _ino: INodeNo, _name: &OsStr, reply: ReplyEmpty) {
+        reply.error(fuser::Errno::EROFS);
+    }
+
+    fn write(
+        &self,
+        _request: &Request,
+        _ino: INodeNo,
+        _handle: FileHandle,
+        _offset: u64,
+        _data: &[u8],
+        _write_flags: WriteFlags,
+        _flags: OpenFlags,
+        _lock_owner: Option<LockOwner>,
+        reply: ReplyWrite,
+    ) {
+        reply.error(fuser::Errno::EROFS);
+    }
+
+    fn fallocate(
+        &self,
+        _request: &Request,
+        _ino: INodeNo,
+        _handle: FileHandle,
+        _offset: u64,
+        _length: u64,
+        _mode: i32,
+        reply: ReplyEmpty,
+    ) {
+        reply.error(fuser::Errno::EROFS);
     }
 
     fn access(&self, _request: &Request, ino: INodeNo, mask: AccessFlags, reply: ReplyEmpty) {

@@ -42,6 +42,7 @@
 //! - [`expand`]: what a match shows in one of its directories
 //! - [`live`]: the state of a mount: the current view, how the scan goes, what `.veinfs` says
 //! - [`fs`]: kernel requests to replies, the only room that knows fuser
+//!   - [`fs::announce`]: inotify events for matches that come and go
 //!   - [`fs::mount`]: a mount's life, from the mount point through the scan to the unmount
 //! - [`mounts`]: the mounts of this machine: which are ours, whether they live, how they come off
 

@@ -138,9 +138,9 @@ impl Live {
 
     // --- for the writer ---
 
-    /// Makes `view` the current one.
-    pub(crate) fn publish(&self, view: View) {
-        self.view.store(Arc::new(view));
+    /// Makes `view` the current one; for the one writer.
+    pub fn publish(&self, view: Arc<View>) {
+        self.view.store(view);
     }
 
     pub(crate) fn set_sources(&self, sources: Vec<SourceState>) {

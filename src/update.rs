@@ -26,7 +26,7 @@ use crate::tree::restore::Restoring;
 use crate::tree::{MatchChange, NodeId, Outcome};
 use crate::view::catalog::Catalog;
 use crate::view::inode::Inodes;
-use crate::view::{Changes, Edit};
+use crate::view::{Changes, Edit, View};
 use crate::watch::{Change, Mode};
 use source::{Kept, Phase};
 use store::Store;
@@ -92,8 +92,12 @@ pub struct Touch {
 }
 
 /// What has to be told to the kernel after a view was published.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct Told {
+    /// The view before.
+    pub old: Arc<View>,
+    /// The one that was published.
+    pub new: Arc<View>,
     /// What changed in the view.
     pub changes: Changes,
     /// What changed inside of matches.
@@ -176,7 +180,7 @@ impl Keeper {
         if let Some(store) = &mut store {
             let saved = store.matches(&live);
             let all = saved.iter().all(Option::is_some) && !saved.is_empty();
-            let view = live.view().clone();
+            let view = Arc::clone(&live.view());
             let mut edit = Edit::new(&view, &mut inodes);
             for (source, named) in saved.into_iter().flatten().flatten() {
                 catalog.restore(&mut edit, &live.automaton, &live.sources, source, named);
@@ -190,7 +194,7 @@ impl Keeper {
                 settled = true;
             }
             catalog.publish(&mut edit, &live.automaton, &live.sources);
-            live.publish(edit.finish().0);
+            live.publish(Arc::new(edit.finish().0));
             live.set_restored(all);
         }
         live.set_requests(sender.clone());
@@ -455,16 +459,17 @@ impl Keeper {
             return;
         }
         let building = Instant::now();
-        let view = self.live.view().clone();
-        let mut edit = Edit::new(&view, &mut self.inodes);
+        let old = Arc::clone(&self.live.view());
+        let mut edit = Edit::new(&old, &mut self.inodes);
         if stale {
             self.catalog.publish(&mut edit, &self.live.automaton, &self.live.sources);
             self.unsaved = true;
         }
-        let (next, changes) = edit.finish();
-        self.live.publish(next);
+        let (new, changes) = edit.finish();
+        let new = Arc::new(new);
+        self.live.publish(Arc::clone(&new));
         let touches = self.touches.drain().collect();
-        (self.tell)(Told { changes, touches });
+        (self.tell)(Told { old, new, changes, touches });
         self.published = Instant::now();
         // Naming all costs as much as there are matches: never more than a tenth of the time goes there.
         self.pause = PUBLISH_EVERY.max(building.elapsed() * 10);

@@ -310,7 +310,14 @@ fn serve(args: &MountArgs, background: bool) -> anyhow::Result<crate::fs::mount:
         allow_other: kernel.allow_other,
         follow: args.walk.follow,
     };
-    let options = MountOptions { fs, threads: usize::from(args.fuse_threads), exec: kernel.exec, source_name };
+    let options = MountOptions {
+        fs,
+        threads: usize::from(args.fuse_threads),
+        exec: kernel.exec,
+        source_name,
+        // Not by its path: after an upgrade that may be another version.
+        program: "/proc/self/exe".into(),
+    };
     // Until here a signal ends the process, and nothing is left behind; from here on it unmounts. No thread that could
     // take it runs yet.
     signals::block().context("signals")?;

@@ -2,6 +2,7 @@
 
 use serde_json::Value;
 
+use super::announce::Announcer;
 use crate::live::Live;
 use crate::pattern::load::to_json;
 use crate::view::table::Table;
@@ -74,7 +75,7 @@ impl Control {
     }
 
     /// What a file holds at this moment; `None` for a folder.
-    pub(super) fn text(&self, live: &Live, reads: Value) -> Option<Vec<u8>> {
+    pub(super) fn text(&self, live: &Live, reads: Value, announcer: &Announcer) -> Option<Vec<u8>> {
         let pretty = |value: &Value| {
             let mut text = serde_json::to_vec_pretty(value).unwrap_or_default();
             text.push(b'\n');
@@ -82,7 +83,12 @@ impl Control {
         };
         match self {
             Control::Root | Control::Patterns => None,
-            Control::File(3) => Some(pretty(&live.status(reads))),
+            Control::File(3) => {
+                let mut status = live.status(reads);
+                status["announces"] = announcer.is_on().into();
+                status["announcing"] = announcer.status();
+                Some(pretty(&status))
+            }
             Control::File(4) => Some(live.matches_ndjson()),
             Control::File(5) => Some(live.errors_ndjson()),
             Control::File(_) => Some(live.metrics().into_bytes()),

@@ -133,12 +133,14 @@ impl VeinFs {
             Target::Folder(folder) => match folder.entries.get(name) {
                 Some(Item::Folder(below)) => {
                     let below = self.folder(*below).ok_or_else(gone)?;
+                    self.announcer.looked_up(below.ino);
                     Ok((folder_attr(below.ino, below.changed, self.uid, self.gid), 0, FOREVER, FOREVER))
                 }
                 Some(Item::Match(place)) if self.options.view == ViewMode::Link => {
                     Ok((self.link_attr(place), 0, FOREVER, FOREVER))
                 }
                 Some(Item::Match(place)) => {
+                    let _visit = self.announcer.visit(folder.ino);
                     let (node, stat) = self.enter_place(place)?;
                     Ok((self.attr(&node, &stat), generation(&stat), self.options.ttl, FOREVER))
                 }
@@ -181,11 +183,13 @@ impl VeinFs {
         }
         match &entries {
             Entries::Folder(folder) => {
+                let _visit = self.announcer.visit(folder.ino);
                 for entry in folder.entries.behind(offset.max(DOTS)) {
                     let (attr, generation, ttl, node) = match &entry.value {
                         Item::Folder(below) => {
                             // Gone since this folder was looked up.
                             let Some(below) = self.folder(*below) else { continue };
+                            self.announcer.looked_up(below.ino);
                             (folder_attr(below.ino, below.changed, self.uid, self.gid), 0, FOREVER, None)
                         }
                         Item::Match(place) if self.options.view == ViewMode::Link => {
@@ -214,7 +218,10 @@ impl VeinFs {
                         Generation(generation),
                     ) {
                         // Not sent, so not counted by the kernel.
-                        node.inspect(|node| self.nodes.forget(node.ino, 1));
+                        match node {
+                            Some(node) => self.nodes.forget(node.ino, 1),
+                            None => self.announcer.forget(attr.ino.0, 1),
+                        }
                         return Ok(());
                     }
                 }

@@ -3,18 +3,20 @@
 use std::io;
 use std::mem::ManuallyDrop;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::sync::mpsc::{Receiver, Sender, channel};
-use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
 use fuser::{Config, INodeNo, MountOption, Session, SessionACL};
 use parking_lot::Mutex;
 
+use super::announce::{Announcer, Reach, Way};
+use super::forget::Forgetter;
 use super::{FsOptions, VeinFs};
 use crate::crawl::{Unwatched, Watching};
 use crate::live::Live;
 use crate::mounts;
-use crate::signals::{ShutdownReason, Waiter};
+use crate::signals::{SessionEnd, ShutdownReason, Waiter};
 use crate::update::store::Store;
 use crate::update::{Event, KeepOptions, Keeper, Told};
 use crate::view::inode::Inodes;
@@ -38,6 +40,8 @@ pub struct MountOptions {
     pub exec: bool,
     /// What `mount` shows as the source.
     pub source_name: String,
+    /// This program, which is started once more to announce changes ([`super::announce`]).
+    pub program: PathBuf,
 }
 
 /// What went wrong with a mount.
@@ -72,11 +76,25 @@ pub struct Keeping {
 pub struct Mounted {
     live: Arc<Live>,
     waiter: Waiter,
-    // Dropping it would unmount by path, which may be another's mount by then.
-    _session: ManuallyDrop<fuser::BackgroundSession>,
-    entry: Option<mounts::MountEntry>,
+    served: Served,
     /// Closed when the writer has ended and all is committed.
     kept: Mutex<Receiver<()>>,
+}
+
+/// A session that answers the kernel.
+#[derive(Debug)]
+pub struct Served {
+    // Dropping it would unmount by path, which may be another's mount by then.
+    session: ManuallyDrop<fuser::BackgroundSession>,
+    entry: Option<mounts::MountEntry>,
+    teller: Teller,
+}
+
+/// Tells the kernel, and programs that watch, of what was published; clones are the same one.
+#[derive(Clone, Debug)]
+pub struct Teller {
+    forgetter: Arc<Forgetter>,
+    announcer: Announcer,
 }
 
 /// Mounts, and starts to read or compare the sources; both are running when it returns.
@@ -91,10 +109,10 @@ pub fn mount(
     options: &MountOptions,
 ) -> Result<Mounted, MountError> {
     let live = Arc::new(live);
-    let (changed, to_settle) = channel();
-    let fs = VeinFs::new(Arc::clone(&live), options.fs.clone(), Some(waiter.session_end()), changed);
-    let (notifier, handles, forgetter) = (fs.notifier(), fs.handles(), fs.forgetter());
     let Keeping { watch, keep, store } = keeping;
+    if let Some(store) = &store {
+        live.set_index(Box::new(store.status()));
+    }
     let make_watch = |at: usize, events: Sender<Event>| -> Arc<dyn Watching> {
         let Some(choice) = watch else { return Arc::new(Unwatched) };
         let sink = move |changes| {
@@ -107,20 +125,44 @@ pub fn mount(
     let tell = move |what| {
         let _ = told.send(what);
     };
-    if let Some(store) = &store {
-        live.set_index(Box::new(store.status()));
-    }
+    // What an index knows is in the view before anybody can look.
     let keeper = Keeper::new(Arc::clone(&live), inodes, &make_watch, store, keep, Box::new(tell))?;
+    let served = serve(&live, Some(waiter.session_end()), options)?;
+    let teller = served.teller();
+    start("forget", move || to_tell.iter().for_each(|told| teller.tell(&told)))?;
+    let (ended, kept) = channel();
+    start("keep", move || {
+        keeper.run();
+        drop(ended);
+    })?;
+    Ok(Mounted { live, waiter, served, kept: Mutex::new(kept) })
+}
 
+fn start(name: &str, work: impl FnOnce() + Send + 'static) -> io::Result<()> {
+    std::thread::Builder::new().name(name.into()).spawn(work).map(drop)
+}
+
+/// Mounts, and answers the kernel; `end` is told of the session's end.
+///
+/// # Errors
+/// If the mount is refused.
+pub fn serve(live: &Arc<Live>, end: Option<SessionEnd>, options: &MountOptions) -> Result<Served, MountError> {
+    let (changed, to_settle) = channel();
+    let fs = VeinFs::new(Arc::clone(live), options.fs.clone(), end, changed);
+    let (to_fill, handles, announcer) = (fs.notifier(), fs.handles(), fs.announcer());
+    let forgetter = Arc::new(fs.forgetter());
     let refused = |error: io::Error| MountError::Refused {
         mountpoint: live.mountpoint.clone(),
         reason: refusal(&error, options.fs.allow_other),
     };
-    let session = Session::new(fs, &live.mountpoint, &config(options)).map_err(refused)?;
+    // Where the kernel checks access, an ordinary user's helper could not write to folders that nobody may write to.
+    let way = Some(Way::here()).filter(|way| *way == Way::Clone || !options.fs.allow_other);
+    let session = Session::new(fs, &live.mountpoint, &config(options, way.is_none())).map_err(refused)?;
     // Unmounting must never hit another mount at the same path: it is told apart by its device number.
     let entry = mounts::find(&live.mountpoint).ok().flatten();
     let session = session.spawn()?;
-    let _ = notifier.set(session.notifier());
+    let notifier = session.notifier();
+    let _ = to_fill.set(notifier.clone());
     if let Some(entry) = &entry {
         let own = rustix::fs::makedev(entry.major, entry.minor);
         live.options.iter().for_each(|options| options.shut.add_device(own));
@@ -128,30 +170,54 @@ pub fn mount(
         let _ = std::fs::metadata(&live.mountpoint);
         raise_readahead(&format!("{}:{}", entry.major, entry.minor));
     }
+    match (way, &entry) {
+        (Some(way), Some(entry)) => announce(&announcer, way, entry, options),
+        (None, _) => announcer.stop("with allow_other, it takes the right to mount (CAP_SYS_ADMIN)"),
+        (_, None) => announcer.stop("the mount is not seen in /proc/self/mountinfo"),
+    }
+    start("idle", move || {
+        loop {
+            std::thread::sleep(IDLE);
+            handles.expire(IDLE);
+        }
+    })?;
+    start("settle", move || settle(&to_settle, &notifier))?;
+    Ok(Served { session: ManuallyDrop::new(session), entry, teller: Teller { forgetter, announcer } })
+}
 
-    let spawn = |name: &str, work: Box<dyn FnOnce() + Send>| {
-        std::thread::Builder::new().name(name.into()).spawn(work).map(|_| ())
-    };
-    spawn(
-        "idle",
-        Box::new(move || {
-            loop {
-                std::thread::sleep(IDLE);
-                handles.expire(IDLE);
-            }
-        }),
-    )?;
-    spawn("settle", Box::new(move || settle(&to_settle, &notifier)))?;
-    spawn("forget", Box::new(move || to_tell.iter().for_each(|told| forgetter.tell(&told))))?;
-    let (ended, kept) = channel();
-    spawn(
-        "keep",
-        Box::new(move || {
-            keeper.run();
-            drop(ended);
-        }),
-    )?;
-    Ok(Mounted { live, waiter, _session: ManuallyDrop::new(session), entry, kept: Mutex::new(kept) })
+/// Starts to announce, on a mount that the kernel takes for one that can be written to.
+fn announce(announcer: &Announcer, way: Way, entry: &mounts::MountEntry, options: &MountOptions) {
+    let mountpoint = entry.mountpoint.clone();
+    let reach = Reach { program: options.program.clone(), mountpoint, device: (entry.major, entry.minor), way };
+    if way == Way::Clone
+        && let Err(error) = reach.make_read_only()
+    {
+        // Changes get EROFS from us then, not from the kernel.
+        tracing::warn!(%error, "the mount cannot be made read-only");
+    }
+    if let Err(error) = announcer.start(reach) {
+        announcer.stop(&error.to_string());
+    }
+}
+
+impl Served {
+    /// True when the kernel has let go of the mount.
+    pub fn has_ended(&self) -> bool {
+        self.session.guard.is_finished()
+    }
+
+    /// What is to be told of changes.
+    pub fn teller(&self) -> Teller {
+        self.teller.clone()
+    }
+}
+
+impl Teller {
+    /// Has the kernel forget what has changed, and announces it to programs that watch; the new view is published.
+    pub fn tell(&self, told: &Told) {
+        self.forgetter.tell(told);
+        self.announcer.tell(&told.changes, &told.old, &told.new);
+    }
 }
 
 impl Mounted {
@@ -185,7 +251,8 @@ impl Mounted {
     /// Ends the mount and commits what is known; false if the mount could not be taken off and goes on.
     pub fn end(&self, reason: &ShutdownReason) -> bool {
         if let ShutdownReason::Signal(signal) = reason {
-            let Some(entry) = &self.entry else { return true };
+            self.served.teller.announcer.stop("the mount is about to end");
+            let Some(entry) = &self.served.entry else { return true };
             // One in use is detached: it is gone for all, and what is open on it ends with this process.
             match mounts::unmount_own(entry, false) {
                 Ok(_) => {}
@@ -204,10 +271,10 @@ impl Mounted {
     }
 }
 
-fn config(options: &MountOptions) -> Config {
+fn config(options: &MountOptions, read_only: bool) -> Config {
     let mut config = Config::default();
     config.mount_options = vec![
-        MountOption::RO,
+        if read_only { MountOption::RO } else { MountOption::RW },
         MountOption::NoDev,
         MountOption::NoSuid,
         MountOption::FSName(options.source_name.clone()),
@@ -255,16 +322,14 @@ fn raise_readahead(device: &str) {
 ///
 /// It compares modification times by itself. But the answer to a reader that asked before a change can arrive after
 /// another reader has seen the change, and is then kept as if it were the new content.
-fn settle(changed: &Receiver<u64>, notifier: &OnceLock<fuser::Notifier>) {
+fn settle(changed: &Receiver<u64>, notifier: &fuser::Notifier) {
     while let Ok(first) = changed.recv() {
         std::thread::sleep(SETTLE);
         let mut directories: Vec<u64> = std::iter::once(first).chain(changed.try_iter()).collect();
         directories.sort_unstable();
         directories.dedup();
-        if let Some(notifier) = notifier.get() {
-            directories.into_iter().for_each(|ino| {
-                let _ = notifier.inval_inode(INodeNo(ino), 0, 0);
-            });
-        }
+        directories.into_iter().for_each(|ino| {
+            let _ = notifier.inval_inode(INodeNo(ino), 0, 0);
+        });
     }
 }

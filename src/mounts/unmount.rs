@@ -5,6 +5,7 @@ use std::fmt;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
+use std::time::Duration;
 
 use rustix::io::Errno;
 use rustix::mount::UnmountFlags;
@@ -149,6 +150,10 @@ pub fn unmount_own(entry: &MountEntry, lazy: bool) -> Result<bool, UnmountError>
     }
 }
 
+/// How often, and after how long, it is tried again to take off what is in use.
+const TRIES: usize = 3;
+const PAUSE: Duration = Duration::from_millis(7);
+
 fn take_off(entry: &MountEntry, lazy: bool) -> Result<(), UnmountError> {
     let mountpoint = entry.mountpoint.as_path();
     match detach(entry, lazy) {
@@ -156,6 +161,15 @@ fn take_off(entry: &MountEntry, lazy: bool) -> Result<(), UnmountError> {
             Err(UnmountError::System { mountpoint: mountpoint.into(), error: Errno::BUSY.into() })
         }
         // Asked only now: a question that gets no answer holds the mount itself.
+        // A system call of the moment, as an announcement makes them, is no use of it.
+        Err(Refusal::Busy)
+            if (0..TRIES).any(|_| {
+                std::thread::sleep(PAUSE);
+                detach(entry, false).is_ok()
+            }) =>
+        {
+            Ok(())
+        }
         Err(Refusal::Busy) => match answer(mountpoint.into(), STATE_LIMIT) {
             MountState::NotMounted => Ok(()),
             MountState::Dead => detach(entry, true).map_err(|refusal| refusal.into_error(mountpoint)),

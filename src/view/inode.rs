@@ -10,13 +10,15 @@
 //! | `11` | directories inside matches | a hash of the match and the path below it |
 //!
 //! Hashes that meet are moved on by one; [`Inodes`] remembers which was given to what for as long as the mount lives.
-//! 1 is the root, the numbers below 2^48 are for `.veinfs`.
+//! 1 is the root, the numbers below 2^40 are for `.veinfs`, those from there to 2^47 for [`PHANTOMS`].
 
 use rustc_hash::FxHashMap;
 use xxhash_rust::xxh3::Xxh3;
 
 /// The root of the mount.
 pub const ROOT: u64 = 1;
+/// Numbers for entries that are there for one call of the kernel's, to announce a change.
+pub const PHANTOMS: std::ops::Range<u64> = 1 << 40..1 << 47;
 const SPACE: u64 = 1 << 62;
 
 /// A 62-bit hash of some bytes, the same on every machine.
@@ -32,6 +34,11 @@ pub fn hash62(parts: &[&[u8]]) -> u64 {
 /// The number that a directory inside a match is to have, by the match's own number and the path below it.
 pub fn inside(place: u64, path: &[u8]) -> u64 {
     (3 * SPACE) | hash62(&[&place.to_le_bytes(), path])
+}
+
+/// True of the numbers that folders and matches have.
+pub fn may_be_folder(ino: u64) -> bool {
+    ino / SPACE == 2
 }
 
 /// Numbers of folders and matches.

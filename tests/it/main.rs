@@ -1,5 +1,6 @@
 //! All integration tests, one binary.
 
+mod announcing;
 mod apps;
 mod bed;
 mod bombs;
