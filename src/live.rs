@@ -2,7 +2,7 @@
 //!
 //! Readers take the view without a lock; the one writer ([`crate::update`]) publishes the next.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -25,10 +25,10 @@ use crate::view::matches::ndjson;
 use crate::walk::{Progress, Trouble, WalkOptions};
 
 /// How many troubles are kept word for word; all are counted.
-const KEPT_TROUBLES: usize = 10_000;
+pub(crate) const KEPT_TROUBLES: usize = 10_000;
 
 /// How a source stands.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, PartialEq)]
 pub struct SourceState {
     /// How far it is.
     pub phase: Phase,
@@ -61,7 +61,8 @@ pub struct Live {
     view: ArcSwap<View>,
     state: Mutex<State>,
     changed: Condvar,
-    requests: Mutex<Option<Sender<Event>>>,
+    requests: Mutex<Vec<Sender<Event>>>,
+    on_stop: Mutex<Option<OnStop>>,
     tickets: AtomicU64,
 }
 
@@ -70,6 +71,9 @@ impl std::fmt::Debug for Live {
         f.debug_struct("Live").field("mountpoint", &self.mountpoint).finish_non_exhaustive()
     }
 }
+
+/// Tells the publisher that the mount is going.
+type OnStop = Box<dyn Fn() + Send>;
 
 /// Tells how the index is doing.
 pub type IndexStatus = Box<dyn Fn() -> Value + Send + Sync>;
@@ -80,18 +84,21 @@ struct State {
     /// All matches were in an index.
     restored: bool,
     sources: Vec<SourceState>,
-    /// What cannot be read or decided at this moment.
-    troubles: Arc<Vec<Value>>,
-    trouble_count: u64,
+    /// What cannot be read or decided at this moment in each source: how much there is, and the first of it.
+    troubles: Vec<(u64, Vec<Value>)>,
     /// Files that could not be read when they were asked for.
     read_errors: VecDeque<Value>,
     read_error_count: u64,
-    /// The last ticket of those whose refresh is done.
-    refreshed: u64,
+    /// The tickets of those whose refresh is not done, each with the number of sources that are still at it.
+    refreshing: BTreeMap<u64, usize>,
     index: Option<IndexStatus>,
 }
 
 impl State {
+    fn trouble_count(&self) -> u64 {
+        self.troubles.iter().map(|(count, _)| count).sum()
+    }
+
     /// The sources that could not be read, and why.
     fn failures(&self) -> impl Iterator<Item = (usize, &str)> {
         self.sources.iter().enumerate().filter_map(|(at, source)| match &source.phase {
@@ -113,7 +120,11 @@ impl Live {
     ) -> (Self, Inodes) {
         let mut inodes = Inodes::default();
         let view = View::of_patterns(&automaton, &mut inodes);
-        let state = State { sources: vec![SourceState::default(); sources.len()], ..State::default() };
+        let state = State {
+            sources: vec![SourceState::default(); sources.len()],
+            troubles: vec![Default::default(); sources.len()],
+            ..State::default()
+        };
         let live = Self {
             mountpoint,
             automaton,
@@ -125,7 +136,8 @@ impl Live {
             view: ArcSwap::from_pointee(view),
             state: Mutex::new(state),
             changed: Condvar::new(),
-            requests: Mutex::new(None),
+            requests: Mutex::default(),
+            on_stop: Mutex::default(),
             tickets: AtomicU64::new(0),
         };
         (live, inodes)
@@ -143,8 +155,8 @@ impl Live {
         self.view.store(view);
     }
 
-    pub(crate) fn set_sources(&self, sources: Vec<SourceState>) {
-        self.state.lock().sources = sources;
+    pub(crate) fn set_source(&self, at: usize, source: SourceState) {
+        self.state.lock().sources[at] = source;
     }
 
     /// Notes that all sources were read or compared, but for those that are away, `took` after the beginning.
@@ -165,23 +177,32 @@ impl Live {
         self.state.lock().index = Some(status);
     }
 
-    pub(crate) fn set_requests(&self, requests: Sender<Event>) {
-        *self.requests.lock() = Some(requests);
+    /// Takes the ends to which requests are sent, one for each source.
+    pub(crate) fn set_requests(&self, requests: Vec<Sender<Event>>) {
+        *self.requests.lock() = requests;
     }
 
-    pub(crate) fn set_refreshed(&self, ticket: Option<u64>) {
+    pub(crate) fn on_stop(&self, stop: OnStop) {
+        *self.on_stop.lock() = Some(stop);
+    }
+
+    /// A source has done what a ticket asks for, and the kernel was told.
+    pub fn note_refreshed(&self, ticket: u64) {
         let mut state = self.state.lock();
-        state.refreshed = state.refreshed.max(ticket.unwrap_or(0));
+        if let Some(open) = state.refreshing.get_mut(&ticket) {
+            *open -= 1;
+            if *open == 0 {
+                state.refreshing.remove(&ticket);
+            }
+        }
     }
 
-    pub(crate) fn set_troubles<'a>(&self, count: u64, troubles: impl Iterator<Item = (usize, &'a Trouble)>) {
-        let texts: Vec<Value> =
-            troubles.take(KEPT_TROUBLES).map(|(source, trouble)| self.trouble_json(source, trouble)).collect();
-        let mut state = self.state.lock();
-        (state.troubles, state.trouble_count) = (Arc::new(texts), count);
+    pub(crate) fn set_troubles(&self, source: usize, troubles: (u64, Vec<Value>)) {
+        self.state.lock().troubles[source] = troubles;
     }
 
-    fn trouble_json(&self, source: usize, trouble: &Trouble) -> Value {
+    /// Something that cannot be read or decided, as `errors.ndjson` has it.
+    pub(crate) fn trouble_json(&self, source: usize, trouble: &Trouble) -> Value {
         let source = &self.sources[source];
         let message = trouble.describe(source, &self.automaton);
         let (path, kind) = match trouble {
@@ -217,21 +238,33 @@ impl Live {
         self.state.lock().restored
     }
 
-    /// Asks the writer to compare what is shown with what is there, below a path of one source or everywhere; the
-    /// ticket is done when `refreshed` in the status has come to it. `None` if the mount is going.
+    /// Has what is shown compared with what is there, below a path of one source or everywhere. It is done when the ticket
+    /// is no longer among those that `refreshing` in the status lists; `None` if the mount is going.
     pub fn refresh(&self, below: Option<(usize, RelPath)>) -> Option<u64> {
         let ticket = self.tickets.fetch_add(1, Ordering::Relaxed) + 1;
-        self.requests.lock().as_ref()?.send(Event::Refresh { below, ticket }).ok()?;
-        Some(ticket)
+        let requests = self.requests.lock();
+        let asked: Vec<(&Sender<Event>, Option<RelPath>)> = match below {
+            Some((source, path)) => vec![(requests.get(source)?, Some(path))],
+            None => requests.iter().map(|request| (request, None)).collect(),
+        };
+        self.state.lock().refreshing.insert(ticket, asked.len());
+        let sent = asked.into_iter().all(|(to, below)| to.send(Event::Refresh { below, ticket }).is_ok());
+        sent.then_some(ticket)
     }
 
-    /// Tells the writer that the mount is going.
+    /// True if a refresh is not done yet.
+    pub fn is_refreshing(&self, ticket: u64) -> bool {
+        self.state.lock().refreshing.contains_key(&ticket)
+    }
+
+    /// Says that the mount is going.
     pub fn stop(&self) {
         self.progress.cancelled.store(true, Ordering::Relaxed);
-        if let Some(requests) = self.requests.lock().as_ref() {
+        for request in self.requests.lock().iter() {
             // It may have ended already.
-            let _ = requests.send(Event::Stop);
+            let _ = request.send(Event::Stop);
         }
+        self.on_stop.lock().iter().for_each(|stop| stop());
     }
 
     /// A source that could not be read when a file in it was asked for.
@@ -289,11 +322,11 @@ impl Live {
             "directories": self.progress.directories.load(Ordering::Relaxed),
             "entries": self.progress.entries.load(Ordering::Relaxed),
             "matches": view.places.len(),
-            "errors": state.trouble_count + state.read_error_count + state.failures().count() as u64,
+            "errors": state.trouble_count() + state.read_error_count + state.failures().count() as u64,
             "patterns": patterns.collect::<Vec<_>>(),
             "sources": sources.collect::<Vec<_>>(),
             "index": state.index.as_ref().map(|index| index()),
-            "refreshed": state.refreshed,
+            "refreshing": state.refreshing.keys().collect::<Vec<_>>(),
             "reads": reads,
         })
     }
@@ -317,7 +350,11 @@ impl Live {
             let path = source.path_of(&RelPath::root());
             json!({"kind": "source", "source": printable(&source.name), "path": printable(&path), "message": message})
         });
-        ndjson_lines(failed.chain(state.troubles.iter().cloned()).chain(state.read_errors.iter().cloned()))
+        ndjson_lines(
+            failed
+                .chain(state.troubles.iter().flat_map(|(_, texts)| texts.iter().cloned()))
+                .chain(state.read_errors.iter().cloned()),
+        )
     }
 
     /// What `.veinfs/metrics` holds, in Prometheus' text format.
@@ -342,7 +379,7 @@ impl Live {
             "Directory entries seen by the scan.",
             &one(self.progress.entries.load(Ordering::Relaxed) as f64),
         );
-        metric("errors", "gauge", "What cannot be read or decided.", &one(state.trouble_count as f64));
+        metric("errors", "gauge", "What cannot be read or decided.", &one(state.trouble_count() as f64));
         metric(
             "read_errors_total",
             "counter",

@@ -53,7 +53,8 @@ pub(crate) fn run(args: &RefreshArgs) -> anyhow::Result<u8> {
     let ticket: u64 = std::str::from_utf8(&ticket[..length])?.parse()?;
     loop {
         let status = super::status::read(&mountpoint)?;
-        if status["refreshed"].as_u64().unwrap_or(0) >= ticket {
+        let open = status["refreshing"].as_array();
+        if open.is_none_or(|open| open.iter().all(|other| other.as_u64() != Some(ticket))) {
             let away = status["sources"].as_array().into_iter().flatten().filter(|source| source["state"] == "failed");
             let away: Vec<&Value> = away.collect();
             for source in &away {

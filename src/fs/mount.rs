@@ -117,7 +117,7 @@ pub fn mount(
         let Some(choice) = watch else { return Arc::new(Unwatched) };
         let sink = move |changes| {
             // Nobody receives any more once the mount is going.
-            let _ = events.send(Event::Told { source: at, changes });
+            let _ = events.send(Event::Told { changes });
         };
         Arc::new(watch::Watch::start(&live.sources[at].root, choice, Box::new(sink)))
     };
@@ -217,6 +217,7 @@ impl Teller {
     pub fn tell(&self, told: &Told) {
         self.forgetter.tell(told);
         self.announcer.tell(&told.changes, &told.old, &told.new);
+        told.tickets.iter().for_each(|ticket| self.forgetter.live.note_refreshed(*ticket));
     }
 }
 

@@ -5,7 +5,7 @@
 //! user.veinfs.refresh:NUMBER:PATH        on the root: below PATH in the source of that number
 //! ```
 //!
-//! The value is a ticket: the comparison is done when `refreshed` in `status.json` is as large.
+//! The value is a ticket: the comparison is done when it is not among those in `refreshing` in `status.json`.
 
 use std::ffi::OsStr;
 use std::io;

@@ -1,22 +1,35 @@
 //! One source of a mount, kept up to date: its tree, what is to be looked at, and what is under way.
+//!
+//! Each source has a thread of its own, so that one that does not answer holds up no other. What it finds goes to the
+//! publisher as a [`Report`] after each step.
 
 use std::collections::VecDeque;
 use std::io;
 use std::sync::Arc;
-use std::sync::mpsc::Sender;
+use std::sync::atomic::Ordering;
+use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender};
 use std::time::{Duration, Instant, SystemTime};
 
 use rayon::prelude::*;
 use rustc_hash::{FxHashMap, FxHashSet};
+use serde_json::{Value, json};
 
-use super::{Event, Touch};
+use super::{Event, KeepOptions, Touch};
+use crate::automaton::PatternId;
 use crate::crawl::{Crawler, Job, Looked, Sink};
 use crate::entry::RelPath;
 use crate::index::DirRecord;
+use crate::live::{KEPT_TROUBLES, Live, SourceState};
 use crate::source::Handle;
+use crate::tree::restore::Planted;
 use crate::tree::{Judge, MatchChange, NodeId, Outcome, State, Tree};
+use crate::walk::Trouble;
 use crate::watch::{Change, Mode};
 
+/// How often a source that is away is tried again.
+const RETRY: Duration = Duration::from_secs(5);
+/// The most events that are taken in at once.
+const BATCH: usize = 16 << 10;
 /// How long a piece of reconciling should take, so that changes that are told meanwhile do not wait.
 const PIECE_TIME: Duration = Duration::from_millis(20);
 /// How long a directory that matches is not judged while new ones in it are read.
@@ -55,12 +68,44 @@ struct Reconcile {
     anew: bool,
 }
 
+/// What a source has to say after a step.
+pub(super) struct Report {
+    /// Which source.
+    pub(super) source: usize,
+    /// How it stands.
+    pub(super) state: SourceState,
+    /// What matches now and did not, or the other way round.
+    pub(super) changes: Vec<MatchChange>,
+    /// What is shown otherwise.
+    pub(super) touches: FxHashSet<Touch>,
+    /// What cannot be read or decided, if that is another thing than it was: how much there is, and the first of it.
+    pub(super) troubles: Option<(u64, Vec<Value>)>,
+    /// Records for the index: `None` where there is none any more.
+    pub(super) records: FxHashMap<NodeId, Option<DirRecord>>,
+    /// All that matches, said once, when it was compared with what is there.
+    pub(super) founded: Option<FxHashSet<(PatternId, RelPath)>>,
+    /// What was asked for and is done.
+    pub(super) tickets: Vec<u64>,
+}
+
 /// What is kept of a source.
 pub(super) struct Kept {
     at: usize,
     crawler: Arc<Crawler>,
-    pub(super) tree: Tree,
+    live: Arc<Live>,
+    tree: Tree,
     events: Sender<Event>,
+    received: Receiver<Event>,
+    options: KeepOptions,
+    polled: Instant,
+    retried: Instant,
+    touches: FxHashSet<Touch>,
+    /// Who waits for it to be idle.
+    waiting: Vec<u64>,
+    /// All that matches was said.
+    founded: bool,
+    last: Option<SourceState>,
+    stopped: bool,
     /// Large new trees are read here, so that they hold up nothing else.
     crawls: rayon::ThreadPool,
     /// For what is waited for.
@@ -78,19 +123,21 @@ pub(super) struct Kept {
     /// Since when directories wait for new ones in them.
     deferring: Option<Instant>,
     piece: usize,
-    pub(super) phase: Phase,
-    /// When it was last compared with what is there.
-    pub(super) reconciled: Option<SystemTime>,
+    phase: Phase,
+    reconciled: Option<SystemTime>,
     /// Device and inode of the root; the device is not known of one from an index.
     root: Option<(Option<u64>, u64)>,
-    /// Records for the index: `None` where there is none any more.
-    pub(super) records: FxHashMap<NodeId, Option<DirRecord>>,
-    /// Bytes in these.
-    pub(super) record_bytes: usize,
+    records: FxHashMap<NodeId, Option<DirRecord>>,
 }
 
 impl Kept {
-    pub(super) fn new(at: usize, crawler: Arc<Crawler>, events: Sender<Event>) -> io::Result<Self> {
+    pub(super) fn new(
+        at: usize,
+        live: Arc<Live>,
+        crawler: Arc<Crawler>,
+        (events, received): (Sender<Event>, Receiver<Event>),
+        options: KeepOptions,
+    ) -> io::Result<Self> {
         let threads = crawler.options.threads.max(1);
         let pool = |name: &'static str| {
             rayon::ThreadPoolBuilder::new()
@@ -106,7 +153,17 @@ impl Kept {
             crawls: pool("crawl")?,
             quick: pool("look")?,
             crawler,
+            live,
             events,
+            received,
+            options,
+            polled: Instant::now(),
+            retried: Instant::now(),
+            touches: FxHashSet::default(),
+            waiting: Vec::new(),
+            founded: false,
+            last: None,
+            stopped: false,
             crawling: 0,
             dirty: FxHashSet::default(),
             slow: FxHashMap::default(),
@@ -119,23 +176,31 @@ impl Kept {
             reconciled: None,
             root: None,
             records: FxHashMap::default(),
-            record_bytes: 0,
         })
+    }
+
+    /// Which source it is.
+    pub(super) fn place(&self) -> usize {
+        self.at
     }
 
     pub(super) fn crawler(&self) -> &Arc<Crawler> {
         &self.crawler
     }
 
-    /// Begins with a tree from an index; `unread` is what is not in it.
-    pub(super) fn begin_with(&mut self, tree: Tree, unread: Vec<NodeId>) {
+    /// Begins with a tree from an index that was compared last at a certain time.
+    pub(super) fn begin_with(&mut self, tree: Tree, planted: Planted, reconciled: Option<SystemTime>) {
         let root = tree.node(NodeId::ROOT);
         if root.state == State::Read {
             self.root = Some((None, root.stamp.ino));
             self.phase = Phase::Reconciling;
         }
         self.tree = tree;
-        self.dirty.extend(unread);
+        self.reconciled = reconciled;
+        self.dirty.extend(planted.unread);
+        if self.crawler.storing {
+            self.records.extend(planted.stray.into_iter().map(|id| (id, None)));
+        }
     }
 
     /// Looks at the root for the first time, and begins to read or compare.
@@ -149,7 +214,7 @@ impl Kept {
     }
 
     /// Sees whether the source is there, and the same as before.
-    pub(super) fn look_at_root(&mut self) {
+    fn look_at_root(&mut self) {
         let known = self.tree.node(NodeId::ROOT).state == State::Read;
         match self.crawler.root() {
             Err(error) => self.away(&error),
@@ -202,13 +267,156 @@ impl Kept {
         self.crawling == 0 && self.dirty.is_empty() && self.reconciles.is_empty()
     }
 
+    /// Begins, and goes on until it is told to stop; `report` is told after each step, and says no when nobody listens
+    /// any more.
+    pub(super) fn run(mut self, report: &dyn Fn(Report) -> bool) {
+        self.begin();
+        loop {
+            let said = self.report();
+            // What was read after the end was told is not what is there.
+            if self.crawler.progress.cancelled.load(Ordering::Relaxed) || said.is_some_and(|said| !report(said)) {
+                return;
+            }
+            if !self.step(true) {
+                return;
+            }
+        }
+    }
+
+    /// Takes in what happened and does what is to be done, waiting for something if `wait` says so and there is nothing
+    /// to do; false at the end.
+    pub(super) fn step(&mut self, wait: bool) -> bool {
+        let mut next = if wait { self.wait() } else { self.received.try_recv().ok() };
+        let mut taken = 0;
+        while let Some(event) = next {
+            self.take_event(event);
+            taken += 1;
+            next = if taken < BATCH { self.received.try_recv().ok() } else { None };
+        }
+        if !self.stopped {
+            self.work();
+        }
+        !self.stopped
+    }
+
+    fn wait(&self) -> Option<Event> {
+        if self.has_work() && !self.is_away() {
+            return self.received.try_recv().ok();
+        }
+        let due =
+            [self.is_away().then(|| RETRY.saturating_sub(self.retried.elapsed())), self.next_poll(), self.next_work()];
+        match due.into_iter().flatten().min() {
+            Some(limit) => match self.received.recv_timeout(limit) {
+                Ok(event) => Some(event),
+                Err(RecvTimeoutError::Timeout) => None,
+                Err(RecvTimeoutError::Disconnected) => Some(Event::Stop),
+            },
+            // A sender is kept here, so that this waits until something happens.
+            None => self.received.recv().ok(),
+        }
+    }
+
+    fn next_poll(&self) -> Option<Duration> {
+        let poll = self.options.poll?;
+        (self.phase == Phase::Complete && self.needs_polling()).then(|| poll.saturating_sub(self.polled.elapsed()))
+    }
+
+    fn take_event(&mut self, event: Event) {
+        match event {
+            Event::Seen { job, outcome } => self.seen(job, outcome),
+            Event::Crawled => self.crawled(),
+            Event::Told { changes } => self.told(changes),
+            Event::Refresh { below, ticket } => {
+                self.look_at_root();
+                if !self.is_away() {
+                    match &below {
+                        Some(path) => self.reconcile(path),
+                        None => self.reconcile_all(false),
+                    }
+                }
+                self.touch(below, None);
+                self.waiting.push(ticket);
+            }
+            Event::Stop => self.stopped = true,
+        }
+    }
+
+    /// Reads, compares and judges what has to be.
+    fn work(&mut self) {
+        if self.is_away() && self.retried.elapsed() >= RETRY {
+            self.retried = Instant::now();
+            self.look_at_root();
+        }
+        if self.next_poll().is_some_and(|rest| rest.is_zero()) {
+            self.polled = Instant::now();
+            let whole = self.crawler.watch.state().mode == Mode::Poll;
+            self.look_at_root();
+            self.reconcile_all(!whole);
+        }
+        if !self.is_away() {
+            self.read_dirty();
+            self.reconcile_piece();
+        }
+        self.judge();
+        self.note_phase();
+    }
+
+    /// What there is to say.
+    pub(super) fn report(&mut self) -> Option<Report> {
+        let watch = self.crawler.watch.state();
+        let state = SourceState {
+            phase: self.phase.clone(),
+            directories: self.tree.len() as u64,
+            pending: self.tree.pending() as u64,
+            reconciled: self.reconciled,
+            watch: watch_json(&watch),
+        };
+        let changes = self.tree.take_changes();
+        let troubles = self.tree.take_troubles_changed().then(|| {
+            let texts = self.tree.troubles().take(KEPT_TROUBLES);
+            let texts = texts.map(|trouble: &Trouble| self.live.trouble_json(self.at, trouble)).collect();
+            (self.tree.trouble_count() as u64, texts)
+        });
+        let founded = (!self.founded && self.phase == Phase::Complete).then(|| {
+            self.founded = true;
+            self.tree.matches().map(|found| (found.pattern, found.path)).collect()
+        });
+        let tickets = if self.is_idle() || self.is_away() { std::mem::take(&mut self.waiting) } else { Vec::new() };
+        let same = self.last.as_ref() == Some(&state);
+        if same
+            && changes.is_empty()
+            && troubles.is_none()
+            && founded.is_none()
+            && tickets.is_empty()
+            && self.touches.is_empty()
+            && self.records.is_empty()
+        {
+            return None;
+        }
+        self.last = Some(state.clone());
+        Some(Report {
+            source: self.at,
+            state,
+            changes,
+            touches: std::mem::take(&mut self.touches),
+            troubles,
+            records: std::mem::take(&mut self.records),
+            founded,
+            tickets,
+        })
+    }
+
+    fn touch(&mut self, dir: Option<RelPath>, name: Option<Box<[u8]>>) {
+        self.touches.insert(Touch { source: self.at, dir, name });
+    }
+
     /// True if something can be done at once.
-    pub(super) fn has_work(&self) -> bool {
+    fn has_work(&self) -> bool {
         !self.reconciles.is_empty() || self.dirty.iter().any(|id| self.rest_of(*id).is_none())
     }
 
     /// When something is to be done that has to wait.
-    pub(super) fn next_work(&self) -> Option<Duration> {
+    fn next_work(&self) -> Option<Duration> {
         let deferred = self.deferring.map(|since| DEFER.saturating_sub(since.elapsed()));
         self.dirty.iter().filter_map(|id| self.rest_of(*id)).chain(deferred).min()
     }
@@ -219,7 +427,7 @@ impl Kept {
     }
 
     /// True if changes are not told everywhere.
-    pub(super) fn needs_polling(&self) -> bool {
+    fn needs_polling(&self) -> bool {
         let state = self.crawler.watch.state();
         state.mode == Mode::Poll || state.refused > 0
     }
@@ -233,23 +441,23 @@ impl Kept {
     /// Reads a directory that nobody knows yet, and all below, while other things go on.
     fn crawl(&mut self, id: NodeId) {
         let job = self.job(id);
-        let (events, at, crawler) = (self.events.clone(), self.at, Arc::clone(&self.crawler));
+        let (events, crawler) = (self.events.clone(), Arc::clone(&self.crawler));
         let seen = events.clone();
         let progress = Arc::clone(&self.crawler.progress);
         let sink: Sink = Arc::new(move |job, outcome| {
-            let going = !progress.cancelled.load(std::sync::atomic::Ordering::Relaxed);
-            going && seen.send(Event::Seen { source: at, job, outcome }).is_ok()
+            let going = !progress.cancelled.load(Ordering::Relaxed);
+            going && seen.send(Event::Seen { job, outcome }).is_ok()
         });
         self.crawling += 1;
         self.crawls.spawn(move || {
             rayon::scope(|scope| crawler.crawl(job, &sink, scope));
             // Nobody receives any more once the mount is going.
-            let _ = events.send(Event::Crawled { source: at });
+            let _ = events.send(Event::Crawled);
         });
     }
 
     /// A crawl has read a directory.
-    pub(super) fn seen(&mut self, job: Job, outcome: Outcome) {
+    fn seen(&mut self, job: Job, outcome: Outcome) {
         let Some(id) = self.tree.find(job.path.as_bytes()) else { return };
         let node = self.tree.node(id);
         if node.state != State::Pending || node.linked != job.linked {
@@ -276,7 +484,7 @@ impl Kept {
     }
 
     /// A crawl has come to its end.
-    pub(super) fn crawled(&mut self) {
+    fn crawled(&mut self) {
         self.crawling -= 1;
         if self.crawling == 0 {
             self.early.clear();
@@ -291,7 +499,6 @@ impl Kept {
                 let node = self.tree.node(id);
                 let name: Box<[u8]> = if id == NodeId::ROOT { Box::default() } else { node.name.clone() };
                 let listing = std::mem::take(&mut read.listing);
-                self.record_bytes += listing.len() + 64;
                 Some(DirRecord { parent: node.parent.0, name, stamp: read.stamp, trusted: read.trusted, listing })
             }
             _ => None,
@@ -319,7 +526,7 @@ impl Kept {
     }
 
     /// Reads again what has to be, as far as it may be now.
-    pub(super) fn read_dirty(&mut self) {
+    fn read_dirty(&mut self) {
         let mut due: Vec<NodeId> = self.dirty.iter().copied().filter(|id| self.rest_of(*id).is_none()).collect();
         due.sort_unstable();
         if due.is_empty() {
@@ -375,7 +582,7 @@ impl Kept {
     // --- comparing ---
 
     /// Compares all directories with what is known of them, or those in which changes are not told.
-    pub(super) fn reconcile_all(&mut self, unwatched: bool) {
+    fn reconcile_all(&mut self, unwatched: bool) {
         let ids = (0..self.tree.nodes().len() as u32).map(NodeId).collect();
         // One that has not begun yet sees as much.
         if !self.reconciles.iter().any(|known| known.whole && known.at == 0 && !known.unwatched) {
@@ -384,7 +591,7 @@ impl Kept {
     }
 
     /// Compares a directory and all below it with what is known of them.
-    pub(super) fn reconcile(&mut self, path: &RelPath) {
+    fn reconcile(&mut self, path: &RelPath) {
         let mut at = path.as_bytes();
         // One that is not known is found by reading the one above it.
         let id = loop {
@@ -410,7 +617,7 @@ impl Kept {
     }
 
     /// One piece of the comparison that is under way.
-    pub(super) fn reconcile_piece(&mut self) {
+    fn reconcile_piece(&mut self) {
         let Some(reconcile) = self.reconciles.front_mut() else { return };
         let least = PIECE_LEAST * self.quick.current_num_threads();
         let piece = self.piece.max(least);
@@ -456,7 +663,7 @@ impl Kept {
     }
 
     /// What is known is what is there, if nothing is under way.
-    pub(super) fn note_phase(&mut self) {
+    fn note_phase(&mut self) {
         if self.is_idle() && self.tree.pending() == 0 && !self.is_away() && self.phase != Phase::Complete {
             self.phase = Phase::Complete;
             self.reconciled = Some(SystemTime::now());
@@ -465,12 +672,12 @@ impl Kept {
 
     // --- changes that are told ---
 
-    /// Takes in what a watch tells; `touch` is told of what is shown otherwise now.
-    pub(super) fn told(&mut self, changes: Vec<Change>, touch: &mut dyn FnMut(Touch)) {
+    /// Takes in what a watch tells.
+    fn told(&mut self, changes: Vec<Change>) {
         for change in changes {
             match change {
                 Change::Entry { dir, name, is_dir } => {
-                    self.changed(&dir, name.as_deref(), true, touch);
+                    self.changed(&dir, name.as_deref(), true);
                     if let (true, Some(name)) = (is_dir, &name) {
                         // Another directory may be there under the name of one that is known, with all below.
                         for id in self.nodes_of(&[&*dir, b"/", name].concat()) {
@@ -479,18 +686,18 @@ impl Kept {
                     }
                 }
                 Change::Attributes { dir, name, is_dir } => {
-                    self.changed(&dir, name.as_deref(), name.is_none(), touch);
+                    self.changed(&dir, name.as_deref(), name.is_none());
                     if let (true, Some(name)) = (is_dir, &name) {
                         let path = [&*dir, b"/", name].concat();
-                        self.changed(&path, None, true, touch);
+                        self.changed(&path, None, true);
                     }
                 }
-                Change::Content { dir, name } => self.changed(&dir, Some(&name), false, touch),
+                Change::Content { dir, name } => self.changed(&dir, Some(&name), false),
                 Change::Root => self.look_at_root(),
                 Change::Lost => {
                     self.distrust = self.crawling > 0;
                     self.reconcile_all(false);
-                    touch(Touch { source: self.at, dir: None, name: None });
+                    self.touch(None, None);
                 }
             }
         }
@@ -511,7 +718,7 @@ impl Kept {
     }
 
     /// The entry `name` of `dir` is another one, or `dir` itself is; `structure`: it came, went, or may be read otherwise.
-    fn changed(&mut self, dir: &[u8], name: Option<&[u8]>, structure: bool, touch: &mut dyn FnMut(Touch)) {
+    fn changed(&mut self, dir: &[u8], name: Option<&[u8]>, structure: bool) {
         let nodes = self.nodes_of(dir);
         if structure {
             for id in self.tree.depending(dir, name) {
@@ -531,7 +738,7 @@ impl Kept {
             } else if self.tree.tests_files(&self.crawler.automaton, id) {
                 self.tree.judge_again(id);
             }
-            touch(Touch { source: self.at, dir: Some(self.tree.path(id)), name: name.map(Into::into) });
+            self.touch(Some(self.tree.path(id)), name.map(Into::into));
         }
         if !structure {
             // Content behind a link.
@@ -543,8 +750,7 @@ impl Kept {
 
     // --- judging ---
 
-    /// Judges what has to be, and returns what matches now and did not, or the other way round.
-    pub(super) fn judge(&mut self, touch: &mut dyn FnMut(Touch)) -> Vec<MatchChange> {
+    fn judge(&mut self) {
         let crawler = &self.crawler;
         let probe = |path: &RelPath, name: &[u8], test| crawler.probe(path, name, test);
         let with = Judge { automaton: &crawler.automaton, scratch: &crawler.scratch, probe: &probe, pool: &self.quick };
@@ -557,10 +763,25 @@ impl Kept {
             self.deferring = None;
         }
         for id in self.tree.take_judged() {
-            touch(Touch { source: self.at, dir: Some(self.tree.path(id)), name: None });
+            self.touch(Some(self.tree.path(id)), None);
         }
-        self.tree.take_changes()
     }
+}
+
+fn watch_json(state: &crate::watch::State) -> Value {
+    let mode = match state.mode {
+        Mode::Fanotify => "fanotify",
+        Mode::Inotify => "inotify",
+        Mode::Poll => "polling",
+    };
+    json!({
+        "mode": mode,
+        "reason": state.reason,
+        "watches": state.watches,
+        "limit": state.limit,
+        "refused": state.refused,
+        "overflows": state.lost,
+    })
 }
 
 fn look(

@@ -95,7 +95,7 @@ impl Trial {
         let (new, changes) = edit.finish();
         let new = Arc::new(new);
         self.live.publish(Arc::clone(&new));
-        self.served.teller().tell(&Told { old, new, changes, touches: Vec::new() });
+        self.served.teller().tell(&Told { old, new, changes, touches: Vec::new(), tickets: Vec::new() });
     }
 
     fn run(&self, path: &str) -> PathBuf {
