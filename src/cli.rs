@@ -11,6 +11,7 @@ use crate::listing::Exclude;
 use crate::walk::WalkOptions;
 
 mod check;
+mod index;
 mod mount;
 mod out;
 mod patterns;
@@ -50,6 +51,8 @@ enum Command {
     Patterns(patterns::PatternsArgs),
     /// Say what mounts there are and how the scan is going
     Status(status::StatusArgs),
+    /// Show, verify or drop indexes
+    Index(index::IndexArgs),
 }
 
 /// Which patterns.
@@ -104,6 +107,7 @@ pub fn main() -> ExitCode {
         Command::Mount(args) => mount::run(&args, &words),
         Command::Unmount(args) => unmount::run(&args),
         Command::Status(args) => status::run(&args),
+        Command::Index(args) => index::run(&args),
         Command::Scan(args) => scan::run(&args),
         Command::Check(args) => check::run(&args),
         Command::Patterns(args) => patterns::run(&args),

@@ -31,6 +31,9 @@
 //! - [`reader`]: one directory's states from the top down, for what is behind links and what a match shows
 //! - [`walk`]: the parallel walk of a source, every directory listed once and judged once
 //! - [`scan`]: several sources walked at once
+//! - [`index`]: listings and matches on disk, shared by processes, never trusted
+//!   - [`index::format`]: its bytes
+//!   - [`index::survey`]: which indexes there are, and whether they are sound
 //!
 //! From matches to what one sees:
 //! - [`view`]: the immutable tree of folders and matches, and what changes from one to the next
@@ -64,6 +67,9 @@ pub mod reader;
 pub mod walk;
 
 pub mod scan;
+
+pub mod index;
+
 pub mod view;
 
 pub mod expand;
