@@ -12,6 +12,7 @@ use crate::walk::WalkOptions;
 
 mod announce;
 mod check;
+mod index;
 mod mount;
 mod out;
 mod patterns;
@@ -54,6 +55,8 @@ enum Command {
     Status(status::StatusArgs),
     /// Have a mount look at its sources now
     Refresh(refresh::RefreshArgs),
+    /// Show, verify or drop indexes
+    Index(index::IndexArgs),
     #[command(hide = true)]
     Announce(announce::AnnounceArgs),
 }
@@ -111,6 +114,7 @@ pub fn main() -> ExitCode {
         Command::Unmount(args) => unmount::run(&args),
         Command::Status(args) => status::run(&args),
         Command::Refresh(args) => refresh::run(&args),
+        Command::Index(args) => index::run(&args),
         Command::Scan(args) => scan::run(&args),
         Command::Check(args) => check::run(&args),
         Command::Patterns(args) => patterns::run(&args),

@@ -28,12 +28,29 @@
 //!   - [`source::local`]: directories of this machine
 //! - [`shut`]: mount points that are entered on no way
 //! - [`listing`]: one directory's entries, matched against all globs as they are read
+//!   - [`listing::stored`]: the entries as an index keeps them
 //! - [`reader`]: one directory's states from the top down, for what is behind links and what a match shows
 //! - [`walk`]: the parallel walk of a source, every directory listed once and judged once
-//! - [`scan`]: several sources walked at once
+//! - [`scan`]: several sources walked at once, for a command that ends with them
+//!
+//! A mount keeps what it read, and follows its sources:
+//! - [`tree`]: a source's directories, their states and what matches, judged upwards while states change; pure
+//!   - [`tree::links`]: which directories depend on a place elsewhere, by links
+//!   - [`tree::restore`]: a tree from stored listings, whatever the patterns are
+//! - [`crawl`]: reading one directory for a tree, or a new subtree in parallel
+//! - [`watch`]: changes in a source, told by fanotify or inotify
+//! - [`index`]: listings and matches on disk, shared by processes, never trusted
+//!   - [`index::format`]: its bytes
+//!   - [`index::survey`]: which indexes there are, and whether they are sound
+//! - [`update`]: what is read and told becomes the next view; the publisher
+//!   - [`update::source`]: one source kept up to date
+//!   - [`update::store`]: the index of a mount
 //!
 //! From matches to what one sees:
 //! - [`view`]: the immutable tree of folders and matches, and what changes from one to the next
+//!   - [`view::catalog`]: what all matches are called, kept from view to view
+//!   - [`view::saved`]: matches and their names as an index keeps them
+//!   - [`view::shards`]: maps that are cheap to copy and to change
 //!   - [`view::matches`]: the set of matches, and as NDJSON
 //!   - [`view::layout`]: templates that say where a match appears
 //!   - [`view::name`]: what matches are called, the same whatever the order of discovery
@@ -64,13 +81,18 @@ pub mod listing;
 pub mod reader;
 pub mod walk;
 
-pub mod crawl;
-pub mod index;
 pub mod scan;
+
 pub mod tree;
-pub mod update;
-pub mod view;
+
+pub mod crawl;
 pub mod watch;
+
+pub mod index;
+
+pub mod view;
+
+pub mod update;
 
 pub mod expand;
 pub mod live;

@@ -182,6 +182,13 @@ impl Live {
         *self.requests.lock() = requests;
     }
 
+    /// Has all sources read all directories once more.
+    pub(crate) fn read_again(&self) {
+        for request in self.requests.lock().iter() {
+            let _ = request.send(Event::Again);
+        }
+    }
+
     pub(crate) fn on_stop(&self, stop: OnStop) {
         *self.on_stop.lock() = Some(stop);
     }

@@ -66,6 +66,8 @@ pub enum Event {
         /// To be told when it is.
         ticket: u64,
     },
+    /// All directories are to be read once more, since the index has lost what it had of them.
+    Again,
     /// The mount is going.
     Stop,
 }
@@ -437,7 +439,11 @@ impl Publisher {
             return;
         }
         let Some(store) = &mut self.store else { return };
-        let mut batch = Batch { dirs: std::mem::take(&mut self.records), ..Batch::default() };
+        let clear_dirs = store.take_lost();
+        if clear_dirs {
+            self.live.read_again();
+        }
+        let mut batch = Batch { clear_dirs, dirs: std::mem::take(&mut self.records), ..Batch::default() };
         self.record_bytes = 0;
         if self.settled && std::mem::take(&mut self.unsaved) {
             batch.matches = store.save(&self.live, &self.catalog);

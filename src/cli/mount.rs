@@ -334,7 +334,7 @@ fn serve(args: &MountArgs, background: bool) -> anyhow::Result<crate::fs::mount:
     Ok(mount(live, inodes, keeping, Waiter::new()?, &options)?)
 }
 
-/// The index of these sources; without one the mount works all the same.
+/// The index of these sources; where there can be none the mount works all the same.
 fn open_index(args: &MountArgs, sources: &[NamedSource], walk: &WalkOptions, patterns: &[Pattern]) -> Option<Store> {
     if args.no_index {
         return None;
@@ -344,6 +344,12 @@ fn open_index(args: &MountArgs, sources: &[NamedSource], walk: &WalkOptions, pat
         Some(path) => path.clone(),
         None => crate::index::cache_directory()?.join(identity.file_name()),
     };
+    if args.index.is_some() && crate::index::is_other_file(&path) {
+        // One that is damaged in its first bytes looks so too; better that than to move somebody's file.
+        let hint = "give the path of an index or a new one, or remove it";
+        out::error(&format!("going on without an index: {}: another file is there; {hint}", path.display()));
+        return None;
+    }
     match Store::open(path, &identity, fingerprints(patterns, args.layout.as_deref())) {
         Ok((store, notice)) => {
             notice.iter().for_each(|notice| out::error(notice));

@@ -337,6 +337,12 @@ impl Kept {
                 self.touch(below, None);
                 self.waiting.push(ticket);
             }
+            Event::Again if !self.is_away() => {
+                let nodes = (0..).map(NodeId).zip(self.tree.nodes());
+                let known = nodes.filter(|(_, node)| !matches!(node.state, State::Free | State::Pending));
+                self.dirty.extend(known.map(|(id, _)| id));
+            }
+            Event::Again => {}
             Event::Stop => self.stopped = true,
         }
     }

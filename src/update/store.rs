@@ -38,6 +38,8 @@ pub struct Store {
 
 #[derive(Debug, Default)]
 struct Status {
+    /// What was written is no longer there: all of it is needed once more.
+    lost: bool,
     committed: Option<SystemTime>,
     directories: u64,
     trouble: Option<String>,
@@ -173,6 +175,11 @@ impl Store {
             .collect()
     }
 
+    /// True, once, if all listings have to be handed over again.
+    pub(super) fn take_lost(&mut self) -> bool {
+        std::mem::take(&mut self.status.lock().lost)
+    }
+
     /// Hands over a batch.
     pub(super) fn commit(&mut self, batch: Batch) {
         // Where the thread could not be started, nothing is kept.
@@ -234,6 +241,7 @@ fn write(batches: &Receiver<Batch>, index: &Mutex<Index>, status: &Mutex<Status>
             }
             Err(error) => {
                 tracing::warn!("the index could not be written: {error}");
+                status.lost |= matches!(error, IndexError::Replaced { .. } | IndexError::Damaged { .. });
                 status.trouble = Some(error.to_string());
             }
         }

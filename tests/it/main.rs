@@ -9,6 +9,7 @@ mod commands;
 mod differential;
 mod faults;
 mod generate;
+mod indexing;
 mod life;
 mod mirror;
 mod mounts;

@@ -176,7 +176,7 @@ impl Changing {
     fn keep(&self, watch: Arc<dyn Watching>, threads: usize, index: Option<&Path>) -> (Arc<Live>, Keeper) {
         let options = WalkOptions { threads, ..WalkOptions::default() };
         let sources = vec![self.source()];
-        let store = index.filter(|_| false).map(|path| {
+        let store = index.map(|path| {
             let identity = veinfs::update::store::identity(&sources, &options);
             let fingerprints = veinfs::update::store::fingerprints(&self.patterns, None);
             let (store, notice) = Store::open(path.into(), &identity, fingerprints).expect("an index");
@@ -478,7 +478,9 @@ fn run_on(changing: &mut Changing, steps: &[Step], how: u8) -> Result<(), TestCa
                 (live, keeper) = open(changing);
                 keeper.begin();
                 keeper.settle();
-                last = check(changing, &live)?;
+                let now = check(changing, &live)?;
+                check_names(&last, &now)?;
+                last = now;
             }
             step => changing.step(step),
         }
