@@ -341,7 +341,8 @@ fn open_index(args: &MountArgs, sources: &[NamedSource], walk: &WalkOptions, pat
     }
     let identity = identity(sources, walk);
     let path = match &args.index {
-        Some(path) => path.clone(),
+        // The daemon goes to the root directory.
+        Some(path) => std::path::absolute(path).unwrap_or_else(|_| path.clone()),
         None => crate::index::cache_directory()?.join(identity.file_name()),
     };
     if args.index.is_some() && crate::index::is_other_file(&path) {
