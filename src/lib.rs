@@ -31,6 +31,7 @@
 //! - [`reader`]: one directory's states from the top down, for what is behind links and what a match shows
 //! - [`walk`]: the parallel walk of a source, every directory listed once and judged once
 //! - [`scan`]: several sources walked at once
+//! - [`watch`]: what changes in a source, told by fanotify or inotify
 //!
 //! From matches to what one sees:
 //! - [`view`]: the immutable tree of folders and matches, and what changes from one to the next
@@ -64,6 +65,8 @@ pub mod reader;
 pub mod walk;
 
 pub mod scan;
+pub mod watch;
+
 pub mod view;
 
 pub mod expand;
