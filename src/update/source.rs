@@ -699,9 +699,19 @@ impl Kept {
                     }
                 }
                 Change::Content { dir, name } => self.changed(&dir, Some(&name), false),
-                Change::Root => self.look_at_root(),
+                Change::Root => {
+                    self.look_at_root();
+                    // Watches may have gone though it is there again.
+                    if !self.is_away() && self.tree.node(NodeId::ROOT).state == State::Read {
+                        self.dirty.insert(NodeId::ROOT);
+                        self.reconcile_all(false);
+                    }
+                }
                 Change::Lost => {
                     self.distrust = self.crawling > 0;
+                    if self.tree.node(NodeId::ROOT).state == State::Read {
+                        self.dirty.insert(NodeId::ROOT);
+                    }
                     self.reconcile_all(false);
                     self.touch(None, None);
                 }
