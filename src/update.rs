@@ -11,7 +11,6 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
 use std::time::{Duration, Instant, SystemTime};
 
@@ -244,8 +243,6 @@ impl Keeper {
                 path.name() == Some(crate::reader::NOT_ENTERED)
                     || !path.is_root() && crawler.options.closes(path.as_bytes())
             };
-            live.progress.directories.fetch_add(restoring.len() as u64, Ordering::Relaxed);
-            live.progress.entries.fetch_add(restoring.entries, Ordering::Relaxed);
             let (tree, planted) = restoring.plant(automaton, &crawler.source.root_name, &closed);
             kept.begin_with(tree, planted, meta.reconciled);
         }

@@ -299,6 +299,9 @@ fn serve(args: &MountArgs, background: bool) -> anyhow::Result<crate::fs::mount:
     let walk = args.walk.options()?;
     let mut options = options_of(&sources, &walk);
     leave_out(&sources, &mut options, &prepared.path);
+    // Until here a signal ends the process, and nothing is left behind; from here on it unmounts. No thread that could
+    // take it runs yet.
+    signals::block().context("signals")?;
     let store = open_index(args, &sources, &walk, &patterns);
     let source_name = source_name(sources.iter().map(|source| source.root.as_path()));
     let (live, inodes) = Live::new(prepared.path, automaton, patterns, sources, options, Arc::default());
@@ -318,9 +321,6 @@ fn serve(args: &MountArgs, background: bool) -> anyhow::Result<crate::fs::mount:
         // Not by its path: after an upgrade that may be another version.
         program: "/proc/self/exe".into(),
     };
-    // Until here a signal ends the process, and nothing is left behind; from here on it unmounts. No thread that could
-    // take it runs yet.
-    signals::block().context("signals")?;
     let mode = if args.no_watch { WatchMode::Off } else { args.watch };
     let watch = match mode {
         WatchMode::Auto => Some(Choice::Auto),

@@ -78,7 +78,9 @@ fn print(to: &mut dyn Write, mountpoint: &Path, status: &Value) -> io::Result<()
         Some("stuck") => return writeln!(to, "{shown}: does not answer"),
         Some(state) => {
             write!(to, "{shown}: {state}, {} matches, {} errors; ", number("matches"), number("errors"))?;
-            write!(to, "{} directories and {} entries read", number("directories"), number("entries"))?;
+            let sources = status["sources"].as_array().into_iter().flatten();
+            let known: u64 = sources.filter_map(|source| source["directories"].as_u64()).sum();
+            write!(to, "{known} directories known, {} read", number("directories"))?;
             match status["scan_seconds"].as_f64() {
                 Some(took) if state == "complete" => writeln!(to, ", complete after {took:.1} s")?,
                 _ => writeln!(to, " so far")?,

@@ -155,8 +155,6 @@ pub struct Restored {
     pub dirs: Vec<Box<[u8]>>,
     /// Patterns ask for links here: what they lead to has to be looked at.
     pub asks_links: bool,
-    /// All entries.
-    pub entries: u64,
 }
 
 /// Holds a stored listing against all globs.
@@ -169,23 +167,20 @@ pub fn restore(
     listing: &[u8],
     scratch: &mut Scratch,
 ) -> Result<Restored, BadListing> {
-    let mut restored = Restored { files: Files::new(automaton), dirs: Vec::new(), asks_links: false, entries: 0 };
+    let mut restored = Restored { files: Files::new(automaton), dirs: Vec::new(), asks_links: false };
     let Scratch { cache, globs, .. } = scratch;
-    decode(listing, &mut |name, kind| {
-        restored.entries += 1;
-        match kind {
-            RawKind::Dir => restored.dirs.push(name.into()),
-            RawKind::File => {
-                automaton.names.matches(cache, name, globs);
-                restored.files.add(automaton, name, globs);
-            }
-            RawKind::Link => {
-                automaton.names.matches(cache, name, globs);
-                let asked = Asked::of(automaton, follow, globs);
-                restored.asks_links |= asked.as_file || asked.as_dir;
-            }
-            RawKind::Special => {}
+    decode(listing, &mut |name, kind| match kind {
+        RawKind::Dir => restored.dirs.push(name.into()),
+        RawKind::File => {
+            automaton.names.matches(cache, name, globs);
+            restored.files.add(automaton, name, globs);
         }
+        RawKind::Link => {
+            automaton.names.matches(cache, name, globs);
+            let asked = Asked::of(automaton, follow, globs);
+            restored.asks_links |= asked.as_file || asked.as_dir;
+        }
+        RawKind::Special => {}
     })?;
     Ok(restored)
 }

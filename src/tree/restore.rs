@@ -24,8 +24,6 @@ pub struct Stored {
 pub struct Restoring {
     records: Vec<Option<Stored>>,
     count: usize,
-    /// All entries of all directories.
-    pub entries: u64,
 }
 
 /// What [`Restoring::plant`] leaves to be done.
@@ -56,7 +54,6 @@ impl Restoring {
             return Err(BadListing);
         }
         let restored = restore(automaton, follow, listing, scratch)?;
-        self.entries += restored.entries;
         if self.records.len() <= id.index() {
             self.records.resize_with(id.index() + 1, || None);
         }
