@@ -108,7 +108,7 @@ fn print(to: &mut dyn Write, mountpoint: &Path, status: &Value) -> io::Result<()
                 write!(to, " ({})", out::for_terminal(reason.as_bytes()))?;
             }
             match watch["refused"].as_u64() {
-                Some(refused) if refused > 0 => write!(to, ", but for {refused} directories")?,
+                Some(refused) if refused > 0 && mode != "polling" => write!(to, ", but for {refused} directories")?,
                 _ => {}
             }
         }
