@@ -6,7 +6,6 @@ use std::collections::{BTreeMap, VecDeque};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::mpsc::Sender;
 use std::time::{Duration, SystemTime};
 
 use arc_swap::ArcSwap;
@@ -17,8 +16,6 @@ use crate::automaton::Automaton;
 use crate::config::NamedSource;
 use crate::entry::{RelPath, printable};
 use crate::pattern::Pattern;
-use crate::update::Event;
-use crate::update::source::Phase;
 use crate::view::View;
 use crate::view::inode::Inodes;
 use crate::view::matches::ndjson;
@@ -26,6 +23,39 @@ use crate::walk::{Progress, Trouble, WalkOptions};
 
 /// How many troubles are kept word for word; all are counted.
 pub(crate) const KEPT_TROUBLES: usize = 10_000;
+
+/// How far a source is.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub enum Phase {
+    /// It is read for the first time.
+    #[default]
+    Scanning,
+    /// What an index knows of it is compared with it.
+    Reconciling,
+    /// What is shown is what is there.
+    Complete,
+    /// It could not be read; it is tried again.
+    Away(String),
+}
+
+/// What is asked of whoever keeps a source up to date.
+#[derive(Clone, Debug)]
+pub enum Request {
+    /// To compare what is known with what is there.
+    Refresh {
+        /// Only below this path.
+        below: Option<RelPath>,
+        /// To be told when it is done, see [`Live::note_refreshed`].
+        ticket: u64,
+    },
+    /// To read all directories once more, since the index has lost what it had of them.
+    Again,
+    /// To end.
+    Stop,
+}
+
+/// Hands a request on; false if nobody takes it any more.
+pub(crate) type Ask = Box<dyn Fn(Request) -> bool + Send>;
 
 /// How a source stands.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -61,7 +91,7 @@ pub struct Live {
     view: ArcSwap<View>,
     state: Mutex<State>,
     changed: Condvar,
-    requests: Mutex<Vec<Sender<Event>>>,
+    requests: Mutex<Vec<Ask>>,
     on_stop: Mutex<Option<OnStop>>,
     tickets: AtomicU64,
 }
@@ -177,16 +207,16 @@ impl Live {
         self.state.lock().index = Some(status);
     }
 
-    /// Takes the ends to which requests are sent, one for each source.
-    pub(crate) fn set_requests(&self, requests: Vec<Sender<Event>>) {
+    /// Takes what requests are given to, one for each source.
+    pub(crate) fn set_requests(&self, requests: Vec<Ask>) {
         *self.requests.lock() = requests;
     }
 
     /// Has all sources read all directories once more.
     pub(crate) fn read_again(&self) {
-        for request in self.requests.lock().iter() {
-            let _ = request.send(Event::Again);
-        }
+        self.requests.lock().iter().for_each(|ask| {
+            ask(Request::Again);
+        });
     }
 
     pub(crate) fn on_stop(&self, stop: OnStop) {
@@ -250,12 +280,12 @@ impl Live {
     pub fn refresh(&self, below: Option<(usize, RelPath)>) -> Option<u64> {
         let ticket = self.tickets.fetch_add(1, Ordering::Relaxed) + 1;
         let requests = self.requests.lock();
-        let asked: Vec<(&Sender<Event>, Option<RelPath>)> = match below {
+        let asked: Vec<(&Ask, Option<RelPath>)> = match below {
             Some((source, path)) => vec![(requests.get(source)?, Some(path))],
             None => requests.iter().map(|request| (request, None)).collect(),
         };
         self.state.lock().refreshing.insert(ticket, asked.len());
-        let sent = asked.into_iter().all(|(to, below)| to.send(Event::Refresh { below, ticket }).is_ok());
+        let sent = asked.into_iter().all(|(ask, below)| ask(Request::Refresh { below, ticket }));
         sent.then_some(ticket)
     }
 
@@ -267,10 +297,10 @@ impl Live {
     /// Says that the mount is going.
     pub fn stop(&self) {
         self.progress.cancelled.store(true, Ordering::Relaxed);
-        for request in self.requests.lock().iter() {
+        self.requests.lock().iter().for_each(|ask| {
             // It may have ended already.
-            let _ = request.send(Event::Stop);
-        }
+            ask(Request::Stop);
+        });
         self.on_stop.lock().iter().for_each(|stop| stop());
     }
 

@@ -21,14 +21,14 @@ use crate::crawl::{Crawler, Job, Watching};
 use crate::entry::RelPath;
 use crate::index::{Batch, DirRecord};
 use crate::listing::Scratch;
-use crate::live::{Live, SourceState};
+use crate::live::{Ask, Live, Phase, Request, SourceState};
 use crate::tree::restore::Restoring;
 use crate::tree::{MatchChange, NodeId, Outcome};
 use crate::view::catalog::Catalog;
 use crate::view::inode::Inodes;
 use crate::view::{Changes, Edit, View};
 use crate::watch::Change;
-use source::{Kept, Phase, Report};
+use source::{Kept, Report};
 use store::Store;
 
 pub mod source;
@@ -58,17 +58,8 @@ pub enum Event {
         /// What changed.
         changes: Vec<Change>,
     },
-    /// Somebody wants to be sure that what is shown is what is there.
-    Refresh {
-        /// Only below this path.
-        below: Option<RelPath>,
-        /// To be told when it is.
-        ticket: u64,
-    },
-    /// All directories are to be read once more, since the index has lost what it had of them.
-    Again,
-    /// The mount is going.
-    Stop,
+    /// Somebody asks for something.
+    Asked(Request),
 }
 
 /// A real directory that shows another thing than it did, or may do so.
@@ -148,7 +139,11 @@ impl Keeper {
             senders.push(sender.clone());
             sources.push(Kept::new(at, Arc::clone(&live), Arc::new(crawler), (sender, received), options)?);
         }
-        live.set_requests(senders.clone());
+        let ask = |sender: &Sender<Event>| -> Ask {
+            let sender = sender.clone();
+            Box::new(move |request| sender.send(Event::Asked(request)).is_ok())
+        };
+        live.set_requests(senders.iter().map(ask).collect());
         Ok(Self { sources, senders, publisher: Publisher::new(live, inodes, store, tell) })
     }
 

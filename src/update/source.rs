@@ -19,7 +19,7 @@ use crate::automaton::PatternId;
 use crate::crawl::{Crawler, Job, Looked, Sink};
 use crate::entry::RelPath;
 use crate::index::DirRecord;
-use crate::live::{KEPT_TROUBLES, Live, SourceState};
+use crate::live::{KEPT_TROUBLES, Live, Phase, Request, SourceState};
 use crate::source::Handle;
 use crate::tree::restore::Planted;
 use crate::tree::{Judge, MatchChange, NodeId, Outcome, State, Tree};
@@ -42,20 +42,6 @@ const PIECE_LEAST: usize = 64;
 const SLOW: Duration = Duration::from_millis(5);
 /// So many times longer than the reading took.
 const REST: u32 = 4;
-
-/// How far a source is.
-#[derive(Clone, Debug, Default, PartialEq)]
-pub enum Phase {
-    /// It is read for the first time.
-    #[default]
-    Scanning,
-    /// What an index knows of it is compared with it.
-    Reconciling,
-    /// What is shown is what is there.
-    Complete,
-    /// It could not be read; it is tried again.
-    Away(String),
-}
 
 /// Directories that are compared with what is known of them.
 #[derive(Debug)]
@@ -315,7 +301,7 @@ impl Kept {
             Some(limit) => match self.received.recv_timeout(limit) {
                 Ok(event) => Some(event),
                 Err(RecvTimeoutError::Timeout) => None,
-                Err(RecvTimeoutError::Disconnected) => Some(Event::Stop),
+                Err(RecvTimeoutError::Disconnected) => Some(Event::Asked(Request::Stop)),
             },
             // A sender is kept here, so that this waits until something happens.
             None => self.received.recv().ok(),
@@ -332,7 +318,7 @@ impl Kept {
             Event::Seen { job, outcome } => self.seen(job, outcome),
             Event::Crawled => self.crawled(),
             Event::Told { changes } => self.told(changes),
-            Event::Refresh { below, ticket } => {
+            Event::Asked(Request::Refresh { below, ticket }) => {
                 self.look_at_root();
                 if !self.is_away() {
                     match &below {
@@ -343,13 +329,13 @@ impl Kept {
                 self.touch(below, None);
                 self.waiting.push(ticket);
             }
-            Event::Again if !self.is_away() => {
+            Event::Asked(Request::Again) if !self.is_away() => {
                 let nodes = (0..).map(NodeId).zip(self.tree.nodes());
                 let known = nodes.filter(|(_, node)| !matches!(node.state, State::Free | State::Pending));
                 self.dirty.extend(known.map(|(id, _)| id));
             }
-            Event::Again => {}
-            Event::Stop => self.stopped = true,
+            Event::Asked(Request::Again) => {}
+            Event::Asked(Request::Stop) => self.stopped = true,
         }
     }
 
