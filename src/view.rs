@@ -153,12 +153,21 @@ pub struct Edit<'a> {
     /// What was touched: names by folder.
     touched: FxHashMap<u64, FxHashSet<Box<[u8]>>>,
     places: Vec<u64>,
+    /// The folder that was asked for last, by its path.
+    last: (Vec<u8>, u64),
 }
 
 impl<'a> Edit<'a> {
     /// Begins with `old`.
     pub fn new(old: &'a View, inodes: &'a mut Inodes) -> Self {
-        Self { old, next: old.clone(), inodes, touched: FxHashMap::default(), places: Vec::new() }
+        Self {
+            old,
+            next: old.clone(),
+            inodes,
+            touched: FxHashMap::default(),
+            places: Vec::new(),
+            last: Default::default(),
+        }
     }
 
     fn touch(&mut self, folder: u64, name: &[u8]) {
@@ -170,6 +179,10 @@ impl<'a> Edit<'a> {
 
     /// The folder at these levels, made if it is not there; its inode number.
     pub fn folder(&mut self, levels: &[&[u8]]) -> u64 {
+        let whole = levels.join(&b'/');
+        if self.last.0 == whole && self.next.folders.get(self.last.1).is_some() {
+            return self.last.1;
+        }
         let (mut ino, mut path) = (inode::ROOT, Vec::new());
         for name in levels {
             if !path.is_empty() {
@@ -190,6 +203,7 @@ impl<'a> Edit<'a> {
             }
             ino = below;
         }
+        self.last = (whole, ino);
         ino
     }
 

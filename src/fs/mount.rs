@@ -26,6 +26,8 @@ use crate::watch;
 const COMMIT_LIMIT: Duration = Duration::from_secs(4);
 /// After this an open directory of a source is closed, so that an idle mount does not keep the source busy.
 const IDLE: Duration = Duration::from_secs(1);
+/// How often whoever waits for a scan looks whether the mount is still there.
+const LOOK: Duration = Duration::from_millis(50);
 /// By then answers that were on their way have arrived.
 const SETTLE: Duration = Duration::from_millis(100);
 
@@ -230,7 +232,11 @@ impl Mounted {
     /// Waits until the sources are read or compared, or for `limit`; false if the mount ended before.
     pub fn wait_scanned(&self, limit: Option<Duration>) -> bool {
         let begun = Instant::now();
-        while !self.live.wait_complete(Duration::from_millis(50)) && limit.is_none_or(|limit| begun.elapsed() < limit) {
+        loop {
+            let rest = limit.map_or(LOOK, |limit| limit.saturating_sub(begun.elapsed()).min(LOOK));
+            if self.live.wait_complete(rest) || limit.is_some_and(|limit| begun.elapsed() >= limit) {
+                break;
+            }
             if let Some(reason) = self.waiter.wait_timeout(Duration::ZERO) {
                 self.end(&reason);
                 return false;

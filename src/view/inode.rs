@@ -9,7 +9,7 @@
 //! | `10` | folders and matches | a hash of the path in the view, or of pattern, source and path |
 //! | `11` | directories inside matches | a hash of the match and the path below it |
 //!
-//! Hashes that meet are moved on by one; [`Inodes`] remembers which was given to what for as long as the mount lives.
+//! Hashes that meet are moved on by one; [`Inodes`] remembers which numbers are in use.
 //! 1 is the root, the numbers below 2^40 are for `.veinfs`, those from there to 2^47 for [`PHANTOMS`].
 
 use rustc_hash::FxHashMap;
@@ -44,48 +44,64 @@ pub fn may_be_folder(ino: u64) -> bool {
 /// Numbers of folders and matches.
 #[derive(Debug, Default)]
 pub struct Inodes {
-    given: FxHashMap<Vec<u8>, u64>,
-    taken: FxHashMap<u64, ()>,
+    /// The numbers in use, each with a second hash of what it was given to.
+    taken: FxHashMap<u64, u64>,
 }
 
 impl Inodes {
     /// The number of the folder at a path of the view.
     pub fn folder(&mut self, path: &[u8]) -> u64 {
-        self.give([b"f\0", path].concat())
+        self.give(&[b"f", path])
     }
 
     /// The number of a match.
     pub fn place(&mut self, pattern: &[u8], source: &[u8], path: &[u8]) -> u64 {
-        self.give([b"m\0", pattern, b"\0", source, b"\0", path].concat())
+        self.give(&[b"m", pattern, source, path])
     }
 
     /// The folder at a path is no more; it gets the same number if it comes back.
     pub fn release_folder(&mut self, path: &[u8]) {
-        self.release(&[b"f\0", path].concat());
+        self.release(&[b"f", path]);
     }
 
     /// A match is no more; it gets the same number if it comes back.
     pub fn release_place(&mut self, pattern: &[u8], source: &[u8], path: &[u8]) {
-        self.release(&[b"m\0", pattern, b"\0", source, b"\0", path].concat());
+        self.release(&[b"m", pattern, source, path]);
     }
 
-    fn release(&mut self, key: &[u8]) {
-        if let Some(ino) = self.given.remove(key) {
-            self.taken.remove(&ino);
+    fn give(&mut self, parts: &[&[u8]]) -> u64 {
+        let (mut ino, check) = key(parts);
+        while *self.taken.entry(ino).or_insert(check) != check {
+            ino = next(ino);
         }
-    }
-
-    fn give(&mut self, key: Vec<u8>) -> u64 {
-        if let Some(ino) = self.given.get(&key) {
-            return *ino;
-        }
-        let mut ino = (2 * SPACE) | hash62(&[&key]);
-        while self.taken.insert(ino, ()).is_some() {
-            ino = (2 * SPACE) | ((ino + 1) & (SPACE - 1));
-        }
-        self.given.insert(key, ino);
         ino
     }
+
+    fn release(&mut self, parts: &[&[u8]]) {
+        let (mut ino, check) = key(parts);
+        while let Some(known) = self.taken.get(&ino) {
+            if *known == check {
+                self.taken.remove(&ino);
+                return;
+            }
+            ino = next(ino);
+        }
+    }
+}
+
+/// The number that something is to have, and a second hash of it.
+fn key(parts: &[&[u8]]) -> (u64, u64) {
+    let mut hasher = Xxh3::new();
+    for part in parts {
+        hasher.update(&(part.len() as u64).to_le_bytes());
+        hasher.update(part);
+    }
+    let hash = hasher.digest128();
+    ((2 * SPACE) | (hash as u64 & (SPACE - 1)), (hash >> 64) as u64)
+}
+
+fn next(ino: u64) -> u64 {
+    (2 * SPACE) | ((ino + 1) & (SPACE - 1))
 }
 
 /// Numbers of files, by device and inode number.
