@@ -118,6 +118,15 @@ pub fn compile_all(patterns: &[Pattern], layout: Option<&str>) -> Result<Automat
 /// # Errors
 /// The first that is no directory, and, if none of them is there, the first that is away.
 pub fn find_sources(arguments: &[OsString]) -> Result<Vec<NamedSource>, ConfigError> {
+    let (sources, all_away) = find_sources_or_away(arguments)?;
+    all_away.map_or(Ok(sources), Err)
+}
+
+/// Finds sources as [`find_sources`] does; if none of them is there, the error is that of the first.
+///
+/// # Errors
+/// The first that is no directory.
+pub fn find_sources_or_away(arguments: &[OsString]) -> Result<(Vec<NamedSource>, Option<ConfigError>), ConfigError> {
     let mut sources: Vec<NamedSource> = Vec::new();
     let (mut here, mut away) = (0, None);
     for argument in arguments {
@@ -167,10 +176,7 @@ pub fn find_sources(arguments: &[OsString]) -> Result<Vec<NamedSource>, ConfigEr
         let source = Arc::new(LocalSource::new(&root));
         sources.push(NamedSource { name, root_name, root, source });
     }
-    match away {
-        Some(error) if here == 0 => Err(error),
-        _ => Ok(sources),
-    }
+    Ok((sources, away.filter(|_| here == 0)))
 }
 
 /// `name=PATH`, unless the whole names something that is there.

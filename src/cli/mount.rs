@@ -10,7 +10,7 @@ use anyhow::{Context, anyhow};
 use serde_json::{Map, json};
 
 use super::{DONE, FAILED, PatternArgs, USAGE, WalkArgs, out, split_last};
-use crate::config::{ConfigError, NamedSource, compile_all, find_sources, load_patterns};
+use crate::config::{ConfigError, NamedSource, compile_all, find_sources_or_away, load_patterns};
 use crate::daemon::{DaemonChannel, open_log, spawn_background};
 use crate::expand::Symlinks;
 use crate::fs::mount::{Keeping, MountOptions, mount};
@@ -287,7 +287,14 @@ fn serve(args: &MountArgs, background: bool) -> anyhow::Result<crate::fs::mount:
         .ok_or_else(|| ConfigError::Usage("give at least one SOURCE and then the MOUNTPOINT".into()))?;
     let patterns = load_patterns(&args.patterns.patterns)?;
     let automaton = Arc::new(compile_all(&patterns, args.layout.as_deref())?);
-    let sources = find_sources(&sources)?;
+    let walk = args.walk.options()?;
+    let (sources, all_away) = find_sources_or_away(&sources)?;
+    if let Some(error) = all_away
+        && !index_path(args, &sources, &walk).is_some_and(|path| path.metadata().is_ok_and(|meta| meta.len() > 0))
+    {
+        // Likely a mistake: nothing is known of them either.
+        return Err(error.into());
+    }
     if let Some(log) = &args.log {
         // Found out now, while there is somebody to tell.
         open_log(log)?;
@@ -296,7 +303,6 @@ fn serve(args: &MountArgs, background: bool) -> anyhow::Result<crate::fs::mount:
     if prepared.cleared > 0 && !background {
         out::error(&format!("cleared a dead mount from {}", prepared.path.display()));
     }
-    let walk = args.walk.options()?;
     let mut options = options_of(&sources, &walk);
     leave_out(&sources, &mut options, &prepared.path);
     // Until here a signal ends the process, and nothing is left behind; from here on it unmounts. No thread that could
@@ -334,24 +340,26 @@ fn serve(args: &MountArgs, background: bool) -> anyhow::Result<crate::fs::mount:
     Ok(mount(live, inodes, keeping, Waiter::new()?, &options)?)
 }
 
+/// Where the index of these sources is, if there is to be one.
+fn index_path(args: &MountArgs, sources: &[NamedSource], walk: &WalkOptions) -> Option<PathBuf> {
+    match &args.index {
+        _ if args.no_index => None,
+        // The daemon goes to the root directory.
+        Some(path) => Some(std::path::absolute(path).unwrap_or_else(|_| path.clone())),
+        None => Some(crate::index::cache_directory()?.join(identity(sources, walk).file_name())),
+    }
+}
+
 /// The index of these sources; where there can be none the mount works all the same.
 fn open_index(args: &MountArgs, sources: &[NamedSource], walk: &WalkOptions, patterns: &[Pattern]) -> Option<Store> {
-    if args.no_index {
-        return None;
-    }
-    let identity = identity(sources, walk);
-    let path = match &args.index {
-        // The daemon goes to the root directory.
-        Some(path) => std::path::absolute(path).unwrap_or_else(|_| path.clone()),
-        None => crate::index::cache_directory()?.join(identity.file_name()),
-    };
+    let path = index_path(args, sources, walk)?;
     if args.index.is_some() && crate::index::is_other_file(&path) {
         // One that is damaged in its first bytes looks so too; better that than to move somebody's file.
         let hint = "give the path of an index or a new one, or remove it";
         out::error(&format!("going on without an index: {}: another file is there; {hint}", path.display()));
         return None;
     }
-    match Store::open(path, &identity, fingerprints(patterns, args.layout.as_deref())) {
+    match Store::open(path, &identity(sources, walk), fingerprints(patterns, args.layout.as_deref())) {
         Ok((store, notice)) => {
             notice.iter().for_each(|notice| out::error(notice));
             Some(store)
