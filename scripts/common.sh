@@ -55,3 +55,17 @@ for message in map(json.loads, sys.stdin):
 release_veinfs() {
     if [[ -n ${VEINFS:-} ]]; then realpath -- "$VEINFS"; else built_executable veinfs --bin veinfs; fi
 }
+
+# made_tree DIRS: makes the benchmark tree of so many directories unless it is there, and prints its path. It stays in
+# the cache directory; what make-tree said of it is beside it, in PATH.made.
+made_tree() {
+    local tree=$CACHE/tree-$1
+    if [[ ! -e $tree.made ]]; then
+        say "making the tree in $tree"
+        rm -rf -- "$tree"
+        mkdir -p -- "$CACHE"
+        "$REPO/scripts/make-tree" "$tree" "$1" >"$tree.part"
+        mv -- "$tree.part" "$tree.made"
+    fi
+    printf '%s\n' "$tree"
+}
