@@ -234,9 +234,11 @@ impl Keeper {
                 continue;
             }
             let crawler = Arc::clone(kept.crawler());
-            let closed = |path: &RelPath| {
-                path.name() == Some(crate::reader::NOT_ENTERED)
-                    || !path.is_root() && crawler.options.closes(path.as_bytes())
+            let closed = |name: &[u8], path: &dyn Fn() -> RelPath| {
+                let options = &crawler.options;
+                // Paths are made only where they matter.
+                let by_place = options.max_depth.is_some() || !options.not_entered.is_empty();
+                name == crate::reader::NOT_ENTERED || by_place && options.closes(path().as_bytes())
             };
             let (tree, planted) = restoring.plant(automaton, &crawler.source.root_name, &closed);
             kept.begin_with(tree, planted, meta.reconciled);

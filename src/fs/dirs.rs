@@ -5,20 +5,20 @@
 //! hashes of names, so that a listing goes on where it was even if the directory was read anew in between.
 
 use std::cell::OnceCell;
-use std::ffi::{CString, OsStr};
+use std::ffi::OsStr;
 use std::io;
 use std::os::unix::ffi::OsStrExt;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use fuser::{FileAttr, Generation, INodeNo, ReplyDirectory, ReplyDirectoryPlus};
 
 use super::attr::{folder_attr, kind_of};
 use super::control::{self, Control};
-use super::node::{At, Listing, Node, NodeKind, generation};
-use super::reach::{Target, gone};
+use super::node::{Listing, Node, NodeKind, generation};
+use super::reach::{Target, gone, stale};
 use super::{FOREVER, VeinFs, ViewMode};
-use crate::expand::{Content, Directory, Shown, Symlinks, expand};
+use crate::expand::{Directory, Shown, Symlinks, expand};
 use crate::listing::ListRules;
 use crate::matcher::Own;
 use crate::matcher::bits::Bits;
@@ -26,6 +26,10 @@ use crate::reader::Reader;
 use crate::source::open_steps;
 use crate::view::table::{DOTS, Table};
 use crate::view::{Folder, Item, Place, inode};
+
+/// How long one answer looks at matches: enough for all that fit into it on a disk, while on a slow source names are not
+/// held up by attributes that nobody may ask for.
+const LOOKS: Duration = Duration::from_millis(5);
 
 /// What there is to list.
 enum Entries {
@@ -183,6 +187,7 @@ impl VeinFs {
         }
         match &entries {
             Entries::Folder(folder) => {
+                let begun = Instant::now();
                 let _visit = self.announcer.visit(folder.ino);
                 for entry in folder.entries.behind(offset.max(DOTS)) {
                     let (attr, generation, ttl, node) = match &entry.value {
@@ -195,19 +200,19 @@ impl VeinFs {
                         Item::Match(place) if self.options.view == ViewMode::Link => {
                             (self.link_attr(place), 0, FOREVER, None)
                         }
-                        Item::Match(place) => match self.enter_place(place) {
-                            Ok((node, stat)) => {
-                                (self.attr(&node, &stat), generation(&stat), self.options.ttl, Some(node))
-                            }
-                            Err(error) => {
-                                // It is known to have been there; what is asked of it will say what is wrong.
-                                tracing::debug!(%error, "match cannot be read");
-                                if self.add_unread(reply, place, entry.cookie, &entry.name) {
-                                    return Ok(());
+                        Item::Match(place) => {
+                            let entered = if begun.elapsed() < LOOKS { self.enter_place(place) } else { Err(stale()) };
+                            match entered {
+                                Ok((node, stat)) => (self.attr(&node, &stat), 0, self.options.ttl, Some(node)),
+                                // It is known to have been there; what is asked of it will say what is wrong, if anything.
+                                Err(_) => {
+                                    if self.add_unread(reply, place, entry.cookie, &entry.name) {
+                                        return Ok(());
+                                    }
+                                    continue;
                                 }
-                                continue;
                             }
-                        },
+                        }
                     };
                     if reply.add(
                         attr.ino,
@@ -252,11 +257,9 @@ impl VeinFs {
         Ok(())
     }
 
-    /// An entry for a match whose directory cannot be looked at, remembered as a node all the same.
+    /// An entry for a match without a look at its directory; the kernel asks again when somebody wants more than its name.
     fn add_unread(&self, reply: &mut ReplyDirectoryPlus, place: &Arc<Place>, cookie: u64, name: &[u8]) -> bool {
-        let at = At { parent: None, name: CString::default(), linked: false };
-        let path = place.found.path.as_bytes().to_vec();
-        let node = self.remember_dir(place, path, at, Content::States(Vec::new()), Some(place.ino));
+        let node = self.remember_place(place);
         let attr = folder_attr(node.ino, self.live.started, self.uid, self.gid);
         let full = reply.add(attr.ino, cookie, OsStr::from_bytes(name), &Duration::ZERO, &attr, Generation(0));
         if full {

@@ -250,19 +250,29 @@ impl VeinFs {
         node
     }
 
-    /// The node of a match's own directory; counts as a lookup.
-    pub(super) fn enter_place(&self, place: &Arc<Place>) -> io::Result<(Arc<Node>, Stat)> {
+    /// What is shown of a match's own directory.
+    fn place_content(&self, place: &Place) -> Content {
         let automaton = &self.live.automaton;
         let top = automaton.top(place.found.pattern);
         let whole = self.options.view == ViewMode::All || top.opaque || automaton.state(top.state).whole;
-        let content =
-            if whole { Content::Whole } else { Content::States(vec![(top.state, place.found.captures.clone())]) };
+        if whole { Content::Whole } else { Content::States(vec![(top.state, place.found.captures.clone())]) }
+    }
+
+    /// The node of a match's own directory, without a look at it; counts as a lookup.
+    pub(super) fn remember_place(&self, place: &Arc<Place>) -> Arc<Node> {
+        let at = At { parent: None, name: CString::default(), linked: false };
+        let path = place.found.path.as_bytes().to_vec();
+        self.remember_dir(place, path, at, self.place_content(place), Some(place.ino))
+    }
+
+    /// The node of a match's own directory; counts as a lookup. Its generation is always 0: it stands for the match at
+    /// this path, whatever directory is there.
+    pub(super) fn enter_place(&self, place: &Arc<Place>) -> io::Result<(Arc<Node>, Stat)> {
         let stat = match self.handles.get(place.ino, self.options.ttl) {
             Some(handle) => self.source(place).stat_dir(&handle)?,
             None => self.stat_place(place)?,
         };
-        let at = At { parent: None, name: CString::default(), linked: false };
-        Ok((self.remember_dir(place, place.found.path.as_bytes().to_vec(), at, content, Some(place.ino)), stat))
+        Ok((self.remember_place(place), stat))
     }
 
     /// A match shown as a link.

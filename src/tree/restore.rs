@@ -72,12 +72,12 @@ impl Restoring {
         self.count == 0
     }
 
-    /// Makes the tree; a directory that `closed` names by its path is not entered.
+    /// Makes the tree; a directory that `closed` names, by its name and path, is not entered.
     pub fn plant(
         mut self,
         automaton: &Automaton,
         root_name: &[u8],
-        closed: &dyn Fn(&RelPath) -> bool,
+        closed: &dyn Fn(&[u8], &dyn Fn() -> RelPath) -> bool,
     ) -> (Tree, Planted) {
         let mut tree = Tree::new(automaton, root_name);
         let mut planted = Planted::default();
@@ -92,7 +92,7 @@ impl Restoring {
             node.state = State::Free;
             node
         });
-        let closes = |tree: &Tree, id: NodeId| closed(&tree.path(id));
+        let closes = |tree: &Tree, id: NodeId| id != NodeId::ROOT && closed(&tree.node(id).name, &|| tree.path(id));
         let mut open = vec![NodeId::ROOT];
         while let Some(id) = open.pop() {
             let record = self.records.get_mut(id.index()).and_then(Option::take);

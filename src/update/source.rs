@@ -631,12 +631,15 @@ impl Kept {
             Err(error) => return self.away(&error),
         };
         let (tree, crawler) = (&self.tree, &self.crawler);
-        let look =
-            |id: &NodeId| look(tree, crawler, &root, *id, (unwatched, anew)).map(|(looked, told)| (*id, looked, told));
-        // Together, so that directories beside each other are asked by one thread.
-        let looked: Vec<(NodeId, Looked, bool)> = self
-            .quick
-            .install(|| ids.par_chunks(PIECE_LEAST).flat_map_iter(|ids| ids.iter().filter_map(look)).collect());
+        // Together, so that directories beside each other are asked by one thread, which makes the path above them once.
+        let looked: Vec<(NodeId, Looked, bool)> = self.quick.install(|| {
+            let looks = ids.par_chunks(PIECE_LEAST).map(|ids| {
+                let mut above = Above::default();
+                let looked = ids.iter().filter_map(|id| look(tree, crawler, &root, *id, (unwatched, anew), &mut above));
+                looked.collect::<Vec<_>>()
+            });
+            looks.flatten().collect()
+        });
         for (id, looked, told) in looked {
             self.tree.set_watched(id, told);
             match looked {
@@ -792,24 +795,43 @@ fn watch_json(state: &crate::watch::State) -> Value {
     })
 }
 
+/// The path of the directory that was asked last.
+#[derive(Default)]
+struct Above(Option<(NodeId, RelPath)>);
+
+impl Above {
+    fn path(&mut self, tree: &Tree, id: NodeId) -> RelPath {
+        if id == NodeId::ROOT {
+            return RelPath::root();
+        }
+        let parent = tree.node(id).parent;
+        if self.0.as_ref().is_none_or(|(known, _)| *known != parent) {
+            self.0 = Some((parent, tree.path(parent)));
+        }
+        self.0.as_ref().map_or_else(RelPath::root, |(_, path)| path.join(&tree.node(id).name))
+    }
+}
+
 fn look(
     tree: &Tree,
     crawler: &Crawler,
     root: &Handle,
     id: NodeId,
     (unwatched, anew): (bool, bool),
-) -> Option<(Looked, bool)> {
+    above: &mut Above,
+) -> Option<(NodeId, Looked, bool)> {
     let node = tree.nodes().get(id.0 as usize)?;
     match node.state {
         State::Free | State::Pending => return None,
         _ if unwatched && node.watched && !node.asks_links() => return None,
         // Whether it is still closed, unreadable or a loop is told by trying.
-        State::Closed | State::Unread | State::Behind => return Some((Looked::Changed, node.watched)),
+        State::Closed | State::Unread | State::Behind => return Some((id, Looked::Changed, node.watched)),
         State::Read => {}
     }
     if !node.trusted || node.asks_links() {
-        return Some((Looked::Changed, node.watched));
+        return Some((id, Looked::Changed, node.watched));
     }
-    let job = Job { path: tree.path(id), linked: node.linked };
-    Some(crawler.look(root, &job, &node.stamp, node.watched && !anew))
+    let job = Job { path: above.path(tree, id), linked: node.linked };
+    let (looked, told) = crawler.look(root, &job, &node.stamp, node.watched && !anew);
+    Some((id, looked, told))
 }
