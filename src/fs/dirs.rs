@@ -146,7 +146,7 @@ impl VeinFs {
                 Some(Item::Match(place)) => {
                     let _visit = self.announcer.visit(folder.ino);
                     let (node, stat) = self.enter_place(place)?;
-                    Ok((self.attr(&node, &stat), generation(&stat), self.options.ttl, FOREVER))
+                    Ok((self.attr(&node, &stat), 0, self.options.ttl, FOREVER))
                 }
                 None if folder.ino == inode::ROOT && name == control::NAME => {
                     Ok((self.control_attr(&Control::Root), 0, Duration::ZERO, FOREVER))
