@@ -67,10 +67,21 @@ pub enum Event {
 pub struct Touch {
     /// The source.
     pub source: usize,
-    /// The directory below the source; `None` for all of them.
-    pub dir: Option<RelPath>,
-    /// The entry of it; `None` for the directory itself.
-    pub name: Option<Box<[u8]>>,
+    /// The directory below the source.
+    pub dir: RelPath,
+    /// What of it.
+    pub what: Touched,
+}
+
+/// What of a directory is another thing than it was, or may be so.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub enum Touched {
+    /// The directory itself.
+    Itself,
+    /// One of its entries.
+    Entry(Box<[u8]>),
+    /// All in it and below.
+    Below,
 }
 
 /// What has to be told to the kernel after a view was published.

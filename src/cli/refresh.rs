@@ -9,7 +9,7 @@ use anyhow::{Context, anyhow};
 use serde_json::Value;
 
 use super::{DONE, FAILED, PARTIAL, out};
-use crate::mounts::{MountState, find, resolve, state};
+use crate::mounts::{MountState, MountsError, find, resolve, state};
 
 /// Compare what a mount shows with what is there, and return when that is done.
 #[derive(Debug, clap::Args)]
@@ -67,10 +67,21 @@ pub(crate) fn run(args: &RefreshArgs) -> anyhow::Result<u8> {
     }
 }
 
+/// The path without links, or of what is gone the last above it that is not: there it is found to be gone.
+fn nearest(path: &Path) -> anyhow::Result<PathBuf> {
+    let mut path = std::path::absolute(path)?;
+    loop {
+        match resolve(&path) {
+            Err(MountsError::Path { error, .. }) if error.kind() == std::io::ErrorKind::NotFound && path.pop() => {}
+            other => return Ok(other?),
+        }
+    }
+}
+
 /// What to read of what, for the mount to begin.
 fn question(mountpoint: &Path, status: &Value, path: Option<&Path>) -> anyhow::Result<(PathBuf, OsString)> {
     let Some(path) = path else { return Ok((mountpoint.to_path_buf(), ATTRIBUTE.into())) };
-    let resolved = resolve(path)?;
+    let resolved = nearest(path)?;
     if resolved.starts_with(mountpoint) {
         return Ok((resolved, ATTRIBUTE.into()));
     }

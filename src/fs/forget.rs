@@ -15,7 +15,7 @@ use crate::entry::RelPath;
 use crate::listing::c_name;
 use crate::live::Live;
 use crate::source::Handle;
-use crate::update::{Told, Touch};
+use crate::update::{Told, Touch, Touched};
 use crate::view::inode::{self, Devices};
 
 /// How many numbers are tried for a directory whose hash was taken by another one.
@@ -82,20 +82,21 @@ impl Forgetter {
     }
 
     fn touch(&self, touch: &Touch) {
-        let Some(dir) = &touch.dir else {
+        let dir = &touch.dir;
+        if touch.what == Touched::Below {
+            // Files as well: nobody has said which of them are what they were.
             self.nodes.each(|node| {
-                if node.place.source == touch.source {
+                if node.place().source == touch.source && node.is_below(dir.as_bytes()) {
                     self.directory(node.ino);
                 }
             });
-            return;
-        };
+        }
         let nodes = self.shown(touch.source, dir);
         let mut looked = false;
         for node in nodes {
             self.directory(node.ino);
             self.again(node.ino);
-            if let Some(name) = &touch.name {
+            if let Touched::Entry(name) = &touch.what {
                 self.entry(node.ino, name);
                 // The file itself may be open, or be known by another name.
                 if !std::mem::replace(&mut looked, true) {

@@ -126,6 +126,18 @@ impl Node {
             NodeKind::Leaf { .. } => self.at.lock().parent.as_ref().map_or(Vec::new(), |parent| parent.dir_path()),
         }
     }
+
+    /// True for what is at `path` of its source, or below.
+    pub(crate) fn is_below(&self, path: &[u8]) -> bool {
+        let mut own = self.dir_path();
+        if let NodeKind::Leaf { .. } = self.kind {
+            if !own.is_empty() {
+                own.push(b'/');
+            }
+            own.extend_from_slice(self.at.lock().name.to_bytes());
+        }
+        own.strip_prefix(path).is_some_and(|rest| path.is_empty() || rest.is_empty() || rest.starts_with(b"/"))
+    }
 }
 
 /// The nodes that the kernel remembers, each with how often it was told of it.

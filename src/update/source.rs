@@ -14,7 +14,7 @@ use rayon::prelude::*;
 use rustc_hash::{FxHashMap, FxHashSet};
 use serde_json::{Value, json};
 
-use super::{Event, KeepOptions, Touch};
+use super::{Event, KeepOptions, Touch, Touched};
 use crate::automaton::PatternId;
 use crate::crawl::{Crawler, Job, Looked, Sink};
 use crate::entry::RelPath;
@@ -326,7 +326,7 @@ impl Kept {
                         None => self.reconcile_all(false),
                     }
                 }
-                self.touch(below, None);
+                self.touch(below.unwrap_or_else(RelPath::root), Touched::Below);
                 self.waiting.push(ticket);
             }
             Event::Asked(Request::Again) if !self.is_away() => {
@@ -404,8 +404,8 @@ impl Kept {
         })
     }
 
-    fn touch(&mut self, dir: Option<RelPath>, name: Option<Box<[u8]>>) {
-        self.touches.insert(Touch { source: self.at, dir, name });
+    fn touch(&mut self, dir: RelPath, what: Touched) {
+        self.touches.insert(Touch { source: self.at, dir, what });
     }
 
     /// True if something can be done at once.
@@ -708,7 +708,7 @@ impl Kept {
                         self.dirty.insert(NodeId::ROOT);
                     }
                     self.reconcile_all(false);
-                    self.touch(None, None);
+                    self.touch(RelPath::root(), Touched::Below);
                 }
             }
         }
@@ -749,7 +749,8 @@ impl Kept {
             } else if self.tree.tests_files(&self.crawler.automaton, id) {
                 self.tree.judge_again(id);
             }
-            self.touch(Some(self.tree.path(id)), name.map(Into::into));
+            let what = name.map_or(Touched::Itself, |name| Touched::Entry(name.into()));
+            self.touch(self.tree.path(id), what);
         }
         if !structure {
             // Content behind a link.
@@ -774,7 +775,7 @@ impl Kept {
             self.deferring = None;
         }
         for id in self.tree.take_judged() {
-            self.touch(Some(self.tree.path(id)), None);
+            self.touch(self.tree.path(id), Touched::Itself);
         }
     }
 }

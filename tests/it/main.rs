@@ -8,6 +8,7 @@ mod check;
 mod commands;
 mod differential;
 mod faults;
+mod following;
 mod generate;
 mod indexing;
 mod life;
