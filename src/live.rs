@@ -178,6 +178,11 @@ impl Live {
         self.view.load()
     }
 
+    /// True if a source cannot be read at this moment.
+    pub fn is_away(&self, source: usize) -> bool {
+        matches!(self.state.lock().sources[source].phase, Phase::Away(_))
+    }
+
     // --- for the writer ---
 
     /// Makes `view` the current one; for the one writer.

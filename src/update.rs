@@ -447,6 +447,7 @@ impl Publisher {
         let clear_dirs = store.take_lost();
         if clear_dirs {
             self.live.read_again();
+            self.unsaved = true;
         }
         let mut batch = Batch { clear_dirs, dirs: std::mem::take(&mut self.records), ..Batch::default() };
         self.record_bytes = 0;

@@ -300,6 +300,15 @@ fn serve(args: &MountArgs, background: bool) -> anyhow::Result<crate::fs::mount:
         open_log(log)?;
     }
     let prepared = prepare_mountpoint(&mountpoint, kernel.nonempty)?;
+    if let Some(hidden) = sources.iter().find(|source| source.root.starts_with(&prepared.path)) {
+        // The mount would wait for itself.
+        let text = format!(
+            "the mount point {} would hide the source {}; take a directory that is not above it",
+            prepared.path.display(),
+            hidden.root.display()
+        );
+        return Err(ConfigError::Usage(text).into());
+    }
     if prepared.cleared > 0 && !background {
         out::error(&format!("cleared a dead mount from {}", prepared.path.display()));
     }

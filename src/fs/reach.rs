@@ -67,15 +67,23 @@ impl VeinFs {
         if let Some(handle) = self.handles.get(key, self.options.ttl) {
             return Ok(handle);
         }
-        let handle = Arc::new(self.live.sources[source].source.open_root()?);
+        let root = self.live.sources[source].source.open_root();
+        let handle = Arc::new(root.map_err(|error| self.unless_away(source, error))?);
         self.handles.put(key, Arc::clone(&handle));
         Ok(handle)
+    }
+
+    /// In a source that is away nothing is gone: what is there cannot be read now.
+    fn unless_away(&self, source: usize, error: io::Error) -> io::Error {
+        let missing = matches!(error.raw_os_error(), Some(libc::ENOENT | libc::ENOTDIR | libc::ELOOP));
+        if missing && self.live.is_away(source) { io::Error::from_raw_os_error(libc::EIO) } else { error }
     }
 
     /// Opens the directory of a match.
     fn place_handle(&self, place: &Place) -> io::Result<Handle> {
         let root = self.root_handle(place.source)?;
         open_way(self.source(place), &root, &place.found.path, self.options.follow)
+            .map_err(|error| self.unless_away(place.source, error))
     }
 
     /// Attributes of the directory of a match. It is opened only when somebody looks into it: thousands of matches are

@@ -538,6 +538,9 @@ impl Kept {
             due.into_iter().partition(|id| self.tree.node(*id).state == State::Pending);
         if self.crawling == 0 {
             new.into_iter().for_each(|id| self.crawl(id));
+        } else {
+            // A crawl may be reading what was there under the name before.
+            self.early.extend(new.into_iter().map(|id| self.crawler.absolute(&self.tree.path(id)).into()));
         }
         let jobs: Vec<(NodeId, Job)> = known
             .into_iter()
@@ -609,7 +612,9 @@ impl Kept {
             next += 1;
         }
         self.dirty.insert(id);
-        if ids.len() > 1 {
+        // One that has not begun yet sees as much: a directory that is renamed to and fro is told of without end.
+        let waits = |known: &Reconcile| known.at == 0 && known.ids == ids && (known.anew || !known.unwatched);
+        if ids.len() > 1 && !self.reconciles.iter().any(waits) {
             self.reconciles.push_back(Reconcile { ids, at: 0, whole: false, unwatched: false, anew: true });
         }
     }

@@ -2,9 +2,9 @@
 
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::sync::mpsc::{Receiver, Sender, channel};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
 use std::thread::JoinHandle;
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
 use parking_lot::Mutex;
 use rustc_hash::FxHashMap;
@@ -21,6 +21,9 @@ use crate::pattern::load::to_json;
 use crate::view::catalog::{Catalog, Named};
 use crate::view::saved;
 use crate::walk::WalkOptions;
+
+/// How long it takes until what could not be written is tried again, if nothing else is to be written.
+const RETRY: Duration = Duration::from_secs(10);
 
 /// An index in use.
 #[derive(Debug)]
@@ -95,9 +98,11 @@ impl Store {
         let notice = match opened {
             Opened::New | Opened::Existing => None,
             Opened::SetAside { aside: Some(aside), reason } => {
-                Some(format!("the index {reason}; it is kept as {} and built anew", aside.display()))
+                Some(format!("the index is not used: {reason}; it is kept as {} and built anew", aside.display()))
             }
-            Opened::SetAside { aside: None, reason } => Some(format!("the index {reason}; it is built anew")),
+            Opened::SetAside { aside: None, reason } => {
+                Some(format!("the index is not used: {reason}; it is built anew"))
+            }
         };
         let writer = index.is_writer();
         let index = Arc::new(Mutex::new(index));
@@ -175,9 +180,13 @@ impl Store {
             .collect()
     }
 
-    /// True, once, if all listings have to be handed over again.
+    /// True, once, if all listings and matches have to be handed over again.
     pub(super) fn take_lost(&mut self) -> bool {
-        std::mem::take(&mut self.status.lock().lost)
+        let lost = std::mem::take(&mut self.status.lock().lost);
+        if lost {
+            self.saved.clear();
+        }
+        lost
     }
 
     /// Hands over a batch.
@@ -218,19 +227,27 @@ impl Store {
     }
 }
 
-/// Writes batches until nobody sends any more.
+/// Writes batches until nobody sends any more. What cannot be written, the disk being full, say, is tried again with the
+/// next, and now and then.
 fn write(batches: &Receiver<Batch>, index: &Mutex<Index>, status: &Mutex<Status>) {
-    while let Ok(mut batch) = batches.recv() {
+    let mut failed: Option<Batch> = None;
+    loop {
+        let received = match &failed {
+            Some(_) => batches.recv_timeout(RETRY),
+            None => batches.recv().map_err(|_| RecvTimeoutError::Disconnected),
+        };
+        let last = matches!(received, Err(RecvTimeoutError::Disconnected));
+        let mut batch = match (failed.take(), received.ok()) {
+            (Some(mut batch), more) => {
+                more.into_iter().for_each(|more| join(&mut batch, more));
+                batch
+            }
+            (None, Some(batch)) => batch,
+            (None, None) => return,
+        };
         // What has gathered meanwhile is one transaction.
         while let Ok(more) = batches.try_recv() {
-            if more.clear_dirs {
-                (batch.clear_dirs, batch.dirs) = (true, Default::default());
-            }
-            batch.dirs.extend(more.dirs);
-            let newer: Vec<[u8; 16]> = more.matches.iter().map(|(fingerprint, _)| *fingerprint).collect();
-            batch.matches.retain(|(fingerprint, _)| !newer.contains(fingerprint));
-            batch.matches.extend(more.matches);
-            batch.reconciled = more.reconciled.or(batch.reconciled);
+            join(&mut batch, more);
         }
         let written = index.lock().commit(&batch);
         let mut status = status.lock();
@@ -240,10 +257,32 @@ fn write(batches: &Receiver<Batch>, index: &Mutex<Index>, status: &Mutex<Status>
                 status.trouble = None;
             }
             Err(error) => {
-                tracing::warn!("the index could not be written: {error}");
-                status.lost |= matches!(error, IndexError::Replaced { .. } | IndexError::Damaged { .. });
-                status.trouble = Some(error.to_string());
+                let text = error.to_string();
+                if status.trouble.as_ref() != Some(&text) {
+                    tracing::warn!("the index could not be written: {text}");
+                }
+                status.trouble = Some(text);
+                match error {
+                    IndexError::Replaced { .. } | IndexError::Damaged { .. } => status.lost = true,
+                    IndexError::Io { .. } | IndexError::Full { .. } | IndexError::Busy { .. } => failed = Some(batch),
+                    IndexError::Taken { .. } | IndexError::Refused { .. } | IndexError::Record { .. } => {}
+                }
             }
         }
+        if last {
+            return;
+        }
     }
+}
+
+/// Makes two batches one: what is in the newer counts.
+fn join(batch: &mut Batch, more: Batch) {
+    if more.clear_dirs {
+        (batch.clear_dirs, batch.dirs) = (true, Default::default());
+    }
+    batch.dirs.extend(more.dirs);
+    let newer: Vec<[u8; 16]> = more.matches.iter().map(|(fingerprint, _)| *fingerprint).collect();
+    batch.matches.retain(|(fingerprint, _)| !newer.contains(fingerprint));
+    batch.matches.extend(more.matches);
+    batch.reconciled = more.reconciled.or(batch.reconciled);
 }
