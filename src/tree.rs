@@ -196,14 +196,17 @@ struct Matched {
     reported: Vec<PatternId>,
 }
 
+/// Tests a file, by the path of its directory and its name.
+pub type Probe<'a> = &'a (dyn Fn(&RelPath, &[u8], TestId) -> io::Result<bool> + Sync);
+
 /// What judging needs besides the tree.
 pub struct Judge<'a> {
     /// The patterns.
     pub automaton: &'a Automaton,
     /// For names.
     pub scratch: &'a ScratchPool,
-    /// Tests a file, by the path of its directory and its name.
-    pub probe: &'a (dyn Fn(&RelPath, &[u8], TestId) -> io::Result<bool> + Sync),
+    /// Tests files.
+    pub probe: Probe<'a>,
     /// Threads for tests.
     pub pool: &'a rayon::ThreadPool,
 }

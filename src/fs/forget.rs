@@ -1,7 +1,7 @@
 //! What the kernel has to forget when a view was published or something inside a match changed.
 //!
-//! Its own thread tells the kernel, so that a source that does not answer, and with it a page that the kernel waits for,
-//! holds up nothing else.
+//! Its own thread tells the kernel, so that a source that does not answer, and with it a page that the kernel waits
+//! for, holds up nothing else.
 
 use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt;

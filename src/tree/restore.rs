@@ -35,6 +35,9 @@ pub struct Planted {
     pub stray: Vec<NodeId>,
 }
 
+/// Whether a directory is not entered, by its name and, where that is asked for, its path.
+pub type Closed<'a> = &'a dyn Fn(&[u8], &dyn Fn() -> RelPath) -> bool;
+
 impl Restoring {
     /// One more directory, by its number.
     ///
@@ -73,12 +76,7 @@ impl Restoring {
     }
 
     /// Makes the tree; a directory that `closed` names, by its name and path, is not entered.
-    pub fn plant(
-        mut self,
-        automaton: &Automaton,
-        root_name: &[u8],
-        closed: &dyn Fn(&[u8], &dyn Fn() -> RelPath) -> bool,
-    ) -> (Tree, Planted) {
+    pub fn plant(mut self, automaton: &Automaton, root_name: &[u8], closed: Closed<'_>) -> (Tree, Planted) {
         let mut tree = Tree::new(automaton, root_name);
         let mut planted = Planted::default();
         let mut children: FxHashMap<NodeId, Vec<NodeId>> = FxHashMap::default();

@@ -1,7 +1,7 @@
 //! One source of a mount, kept up to date: its tree, what is to be looked at, and what is under way.
 //!
 //! Each source has a thread of its own, so that one that does not answer holds up no other. What it finds goes to the
-//! publisher as a [`Report`] after each step.
+//! publisher as a report after each step.
 
 use std::collections::VecDeque;
 use std::io;

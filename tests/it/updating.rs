@@ -227,11 +227,11 @@ impl Changing {
     }
 
     fn real(&self, path: &[Name]) -> PathBuf {
-        self.root.join(OsStr::from_bytes(&joined(&path.to_vec())))
+        self.root.join(OsStr::from_bytes(&joined(path)))
     }
 
     fn event(&mut self, dir: &[Name], what: What) {
-        self.log.push(format!("{} {}", joined(&dir.to_vec()).escape_ascii(), what.text()));
+        self.log.push(format!("{} {}", joined(dir).escape_ascii(), what.text()));
         self.untold.push((File::open(self.real(dir)).expect("a directory"), what));
     }
 
@@ -258,7 +258,7 @@ impl Changing {
         match step {
             Step::File(dir, name, content) => {
                 let (dir, name) = (dir.get(&directories), name.get(FILE_NAMES).to_vec());
-                let path = [&dir[..], &[name.clone()]].concat();
+                let path = [&dir[..], std::slice::from_ref(&name)].concat();
                 let there = fs::symlink_metadata(self.real(&path)).ok();
                 if there.as_ref().is_none_or(fs::Metadata::is_file) && path.len() < 7 {
                     fs::write(self.real(&path), content.get(CONTENTS)).expect("a file");
@@ -270,7 +270,7 @@ impl Changing {
             }
             Step::Directory(dir, name) => {
                 let (dir, name) = (dir.get(&directories), name.get(DIRECTORY_NAMES).to_vec());
-                let path = [&dir[..], &[name.clone()]].concat();
+                let path = [&dir[..], std::slice::from_ref(&name)].concat();
                 if free(&path) {
                     fs::create_dir(self.real(&path)).expect("a directory");
                     self.event(dir, What::Entry(name, true));
@@ -322,7 +322,7 @@ impl Changing {
     }
 
     fn link(&mut self, dir: &[Name], name: Name, text: &[u8]) {
-        let path = [dir, &[name.clone()]].concat();
+        let path = [dir, std::slice::from_ref(&name)].concat();
         if fs::symlink_metadata(self.real(&path)).is_err() && path.len() < 7 {
             symlink(OsStr::from_bytes(text), self.real(&path)).expect("a link");
             self.event(dir, What::Entry(name, false));

@@ -186,7 +186,8 @@ fn a_damaged_index_is_set_aside_and_built_anew() {
         let file = File::options().write(true).open(index).expect("the index");
         file.set_len(file.metadata().expect("its size").len() / 2).expect("a length");
     };
-    let damages: [(&str, &dyn Fn(&Path)); 3] =
+    type Damage<'a> = (&'a str, &'a dyn Fn(&Path));
+    let damages: [Damage<'_>; 3] =
         [("middle", &write_over), ("cut", &cut), ("other", &|index| fs::write(index, "garbage").expect("written"))];
     settle(&bed, &patterns);
     bed.mount(&patterns);
