@@ -229,7 +229,7 @@ impl Crawler {
         };
         match self.read_open(parent, job, &handle) {
             Ok(outcome) => (outcome, Some(handle)),
-            Err(error) => (Outcome::Unread(error), None),
+            Err(error) => (missing(error, job.linked), None),
         }
     }
 
@@ -253,7 +253,8 @@ impl Crawler {
             if self.options.one_file_system && stat.dev != root || self.options.shut.is_device(stat.dev) {
                 return Ok(Outcome::Closed);
             }
-            if job.linked && self.is_above(&job.path, (stat.dev, stat.ino)) {
+            // Where the way is not there any more nobody can say where it ends: through a loop, on open directories, never.
+            if job.linked && self.is_above(&job.path, (stat.dev, stat.ino))? {
                 let troubles = Mutex::new(Vec::new());
                 let link = self.behind(parent, job, &troubles)?;
                 return Ok(Outcome::Behind(Box::new(link), troubles.into_inner()));
@@ -314,13 +315,12 @@ impl Crawler {
         Ok(dev)
     }
 
-    /// True if a directory above `path` is of this identity.
-    fn is_above(&self, path: &RelPath, identity: (u64, u64)) -> bool {
+    /// True if a directory above `path` is of this identity; an error if the way there is not there.
+    fn is_above(&self, path: &RelPath, identity: (u64, u64)) -> io::Result<bool> {
         let mut above = false;
         let mut each = |handle: &Handle| above |= self.tree().identity(handle).ok() == Some(identity);
-        // Where the way is not there any more, nothing is above.
-        let _ = open_steps(self.tree(), path, self.options.follow, &mut each);
-        above
+        open_steps(self.tree(), path, self.options.follow, &mut each)?;
+        Ok(above)
     }
 
     /// What subpatterns see behind a link; `parent` is the directory that it is in.
@@ -366,7 +366,7 @@ impl Crawler {
                 failed: &failed,
             };
             let target = Target { name: &name, linked: true, above: &above };
-            let is_below = |identity| self.is_above(&above_path, identity);
+            let is_below = |identity| self.is_above(&above_path, identity).unwrap_or(false);
             let mut reading =
                 Reading { path: above_path.as_bytes().to_vec(), through_link: true, budget: LINK_BUDGET, scratch };
             let Verdict { summary, given_up, .. } =
@@ -567,4 +567,35 @@ fn is_old(stamp: &Stamp, now: SystemTime) -> bool {
 
 fn parent_path(path: &[u8]) -> &[u8] {
     path.iter().rposition(|byte| *byte == b'/').map_or(b"", |at| &path[..at])
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::pattern::compile::compile;
+    use crate::pattern::load::{Format, load_text};
+    use crate::source::local::LocalSource;
+
+    #[test]
+    fn a_loop_in_what_was_moved_away_has_an_end() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let root = dir.path().join("s");
+        std::fs::create_dir_all(root.join("a")).expect("a tree");
+        std::os::unix::fs::symlink(".", root.join("a/loop")).expect("a link");
+        let patterns = load_text(br#"{"name": "p", "files": ["x"]}"#, Format::Json, "test", "p").expect("a pattern");
+        let source = NamedSource {
+            name: b"s".as_slice().into(),
+            root_name: b"s".as_slice().into(),
+            root: root.clone(),
+            source: Arc::new(LocalSource::new(&root)),
+        };
+        let options = WalkOptions { follow: true, ..WalkOptions::default() };
+        let automaton = Arc::new(compile(&patterns).expect("it compiles"));
+        let crawler = Crawler::new(automaton, source, options, Arc::new(Unwatched), false, Arc::default());
+        let open = crawler.tree().open_dir(&crawler.tree().open_root().expect("the root"), c"a").expect("a directory");
+        let job = Job { path: RelPath::from_bytes(b"a/loop".as_slice()), linked: true };
+        assert!(matches!(crawler.read(Some(&open), &job), Outcome::Behind(..)));
+        std::fs::rename(root.join("a"), dir.path().join("away")).expect("moved");
+        assert!(matches!(crawler.read(Some(&open), &job), Outcome::Gone));
+    }
 }

@@ -80,6 +80,11 @@ impl Catalog {
         source: usize,
         named: Named,
     ) -> bool {
+        let key = (named.found.pattern, source, named.found.path.clone());
+        if self.matches.contains_key(&key) {
+            // An index that says a thing twice.
+            return false;
+        }
         let taken = &self.taken[named.found.pattern.index()];
         let levels = || (1..named.view.len()).map(|depth| &named.view[..depth]);
         let free = !named.view.is_empty()
