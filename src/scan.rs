@@ -68,11 +68,22 @@ impl Scanning {
     }
 }
 
-/// How each source is walked: kernel file systems and veinfs mounts below it are left out.
-pub fn options_of(sources: &[NamedSource], options: &WalkOptions) -> Vec<WalkOptions> {
+/// The devices of kernel file systems and of veinfs mounts, at this moment.
+fn pseudo_devices() -> Vec<u64> {
     let all = mounts::mounts().unwrap_or_default();
     let pseudo = all.iter().filter(|mount| mounts::is_pseudo(&mount.fstype));
-    let pseudo: Vec<u64> = pseudo.map(|mount| rustix::fs::makedev(mount.major, mount.minor)).collect();
+    pseudo.map(|mount| rustix::fs::makedev(mount.major, mount.minor)).collect()
+}
+
+/// Shuts what was mounted since a source's options were made; `own` is the device of its root.
+pub fn shut_new(options: &WalkOptions, own: Option<u64>) {
+    let new = pseudo_devices().into_iter().filter(|device| Some(*device) != own);
+    new.for_each(|device| options.shut.add_device(device));
+}
+
+/// How each source is walked: kernel file systems and veinfs mounts below it are left out.
+pub fn options_of(sources: &[NamedSource], options: &WalkOptions) -> Vec<WalkOptions> {
+    let pseudo = pseudo_devices();
     let of_source = |source: &NamedSource| {
         let mut options = options.clone();
         // A source that is itself in such a file system was asked for.

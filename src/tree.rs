@@ -362,6 +362,11 @@ impl Tree {
         self.read_troubles.values().chain(self.judge_troubles.values()).flatten()
     }
 
+    /// True if something could not be read.
+    pub fn has_unread(&self) -> bool {
+        !self.read_troubles.is_empty()
+    }
+
     /// True if [`Tree::troubles`] are other ones than when it was asked last.
     pub fn take_troubles_changed(&mut self) -> bool {
         std::mem::take(&mut self.troubles_changed)

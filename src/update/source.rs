@@ -427,7 +427,8 @@ impl Kept {
     /// True if changes are not told everywhere.
     fn needs_polling(&self) -> bool {
         let state = self.crawler.watch.state();
-        state.mode == Mode::Poll || state.refused > 0
+        // Nobody tells when what could not be read can be.
+        state.mode == Mode::Poll || state.refused > 0 || self.tree.has_unread()
     }
 
     // --- reading ---
@@ -700,6 +701,7 @@ impl Kept {
                 }
                 Change::Content { dir, name } => self.changed(&dir, Some(&name), false),
                 Change::Root => {
+                    self.note_mounts();
                     self.look_at_root();
                     // Watches may have gone though it is there again.
                     if !self.is_away() && self.tree.node(NodeId::ROOT).state == State::Read {
@@ -708,6 +710,7 @@ impl Kept {
                     }
                 }
                 Change::Lost => {
+                    self.note_mounts();
                     self.distrust = self.crawling > 0;
                     if self.tree.node(NodeId::ROOT).state == State::Read {
                         self.dirty.insert(NodeId::ROOT);
@@ -717,6 +720,12 @@ impl Kept {
                 }
             }
         }
+    }
+
+    /// Something may have been mounted that is not to be entered, by links neither.
+    fn note_mounts(&self) {
+        let own = self.root.and_then(|(dev, _)| dev);
+        crate::scan::shut_new(&self.crawler.options, own);
     }
 
     /// The directories that the absolute path `dir` stands for.
