@@ -35,6 +35,7 @@
 //!
 //! A mount keeps what it read, and follows its sources:
 //! - [`tree`]: a source's directories, their states and what matches, judged upwards while states change; pure
+//!   - [`tree::judge`]: judging its directories, and what counts as a match
 //!   - [`tree::links`]: which directories depend on a place elsewhere, by links
 //!   - [`tree::restore`]: a tree from stored listings, whatever the patterns are
 //! - [`crawl`]: reading one directory for a tree, or a new subtree in parallel

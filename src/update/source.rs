@@ -10,21 +10,23 @@ use std::sync::atomic::Ordering;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender};
 use std::time::{Duration, Instant, SystemTime};
 
-use rayon::prelude::*;
 use rustc_hash::{FxHashMap, FxHashSet};
 use serde_json::{Value, json};
 
 use super::{Event, KeepOptions, Touch, Touched};
 use crate::automaton::PatternId;
-use crate::crawl::{Crawler, Job, Looked, Sink};
+use crate::crawl::Crawler;
 use crate::entry::RelPath;
 use crate::index::DirRecord;
 use crate::live::{KEPT_TROUBLES, Live, Phase, Request, SourceState};
-use crate::source::Handle;
+use crate::tree::judge::Judge;
 use crate::tree::restore::Planted;
-use crate::tree::{Judge, MatchChange, NodeId, Outcome, State, Tree};
+use crate::tree::{MatchChange, NodeId, State, Tree};
 use crate::walk::Trouble;
-use crate::watch::{Change, Mode};
+use crate::watch::Mode;
+
+mod reading;
+mod told;
 
 /// How often a source that is away is tried again.
 const RETRY: Duration = Duration::from_secs(5);
@@ -32,15 +34,9 @@ const RETRY: Duration = Duration::from_secs(5);
 const GATHER: Duration = Duration::from_millis(2);
 /// The most events that are taken in at once.
 const BATCH: usize = 16 << 10;
-/// How long a piece of reconciling should take, so that changes that are told meanwhile do not wait.
-const PIECE_TIME: Duration = Duration::from_millis(20);
 /// How long a directory that matches is not judged while new ones in it are read.
 const DEFER: Duration = Duration::from_millis(200);
-/// The fewest directories that are looked at in one piece, for each thread.
-const PIECE_LEAST: usize = 64;
-/// A directory that takes longer to read than this is read again only after some time, however often it changes.
-const SLOW: Duration = Duration::from_millis(5);
-/// So many times longer than the reading took.
+/// A directory that took long to read is read again only after so many times longer, however often it changes.
 const REST: u32 = 4;
 
 /// Directories that are compared with what is known of them.
@@ -431,351 +427,6 @@ impl Kept {
         state.mode == Mode::Poll || state.refused > 0 || self.tree.has_unread()
     }
 
-    // --- reading ---
-
-    fn job(&self, id: NodeId) -> Job {
-        Job { path: self.tree.path(id), linked: self.tree.node(id).linked }
-    }
-
-    /// Reads a directory that nobody knows yet, and all below, while other things go on.
-    fn crawl(&mut self, id: NodeId) {
-        let job = self.job(id);
-        let (events, crawler) = (self.events.clone(), Arc::clone(&self.crawler));
-        let seen = events.clone();
-        let progress = Arc::clone(&self.crawler.progress);
-        let sink: Sink = Arc::new(move |job, outcome| {
-            let going = !progress.cancelled.load(Ordering::Relaxed);
-            going && seen.send(Event::Seen { job, outcome }).is_ok()
-        });
-        self.crawling += 1;
-        self.crawls.spawn(move || {
-            rayon::scope(|scope| crawler.crawl(job, &sink, scope));
-            // Nobody receives any more once the mount is going.
-            let _ = events.send(Event::Crawled);
-        });
-    }
-
-    /// A crawl has read a directory.
-    fn seen(&mut self, job: Job, outcome: Outcome) {
-        let Some(id) = self.tree.find(job.path.as_bytes()) else { return };
-        let node = self.tree.node(id);
-        if node.state != State::Pending || node.linked != job.linked {
-            // It was removed and made anew, or read otherwise, since the crawl began.
-            return;
-        }
-        if id == NodeId::ROOT
-            && let Outcome::Unread(error) = outcome
-        {
-            return self.away(&error);
-        }
-        if id == NodeId::ROOT && matches!(outcome, Outcome::Gone) {
-            return self.away(&io::Error::from(io::ErrorKind::NotFound));
-        }
-        // The crawl that read it reads what is below as well.
-        self.take(id, outcome);
-        let told = !self.early.is_empty() && {
-            let path = self.crawler.absolute(&job.path);
-            self.early.contains(path.as_slice())
-        };
-        if told || self.distrust {
-            self.dirty.insert(id);
-        }
-    }
-
-    /// A crawl has come to its end.
-    fn crawled(&mut self) {
-        self.crawling -= 1;
-        if self.crawling == 0 {
-            self.early.clear();
-            self.distrust = false;
-        }
-    }
-
-    /// Takes in what a directory is; returns those in it that nobody has read.
-    fn take(&mut self, id: NodeId, mut outcome: Outcome) -> Vec<NodeId> {
-        let record = match &mut outcome {
-            Outcome::Read(read) if self.crawler.storing => {
-                let node = self.tree.node(id);
-                let name: Box<[u8]> = if id == NodeId::ROOT { Box::default() } else { node.name.clone() };
-                let listing = std::mem::take(&mut read.listing);
-                Some(DirRecord { parent: node.parent.0, name, stamp: read.stamp, trusted: read.trusted, listing })
-            }
-            _ => None,
-        };
-        if self.crawler.storing {
-            self.records.insert(id, record);
-        }
-        let applied = self.tree.apply(id, outcome);
-        if let Some(parent) = applied.suspect {
-            self.dirty.insert(parent);
-        }
-        self.forget_dropped();
-        applied.new
-    }
-
-    fn forget_dropped(&mut self) {
-        for (id, path) in self.tree.take_dropped() {
-            self.crawler.watch.remove(&self.crawler.absolute(&path));
-            self.dirty.remove(&id);
-            self.slow.remove(&id);
-            if self.crawler.storing {
-                self.records.insert(id, None);
-            }
-        }
-    }
-
-    /// Reads again what has to be, as far as it may be now.
-    fn read_dirty(&mut self) {
-        let mut due: Vec<NodeId> = self.dirty.iter().copied().filter(|id| self.rest_of(*id).is_none()).collect();
-        due.sort_unstable();
-        if due.is_empty() {
-            return;
-        }
-        due.iter().for_each(|id| {
-            self.dirty.remove(id);
-        });
-        // What nobody has read yet is read with all below, elsewhere.
-        let (new, known): (Vec<NodeId>, Vec<NodeId>) =
-            due.into_iter().partition(|id| self.tree.node(*id).state == State::Pending);
-        if self.crawling == 0 {
-            new.into_iter().for_each(|id| self.crawl(id));
-        } else {
-            // A crawl may be reading what was there under the name before.
-            self.early.extend(new.into_iter().map(|id| self.crawler.absolute(&self.tree.path(id)).into()));
-        }
-        let jobs: Vec<(NodeId, Job)> = known
-            .into_iter()
-            .filter(|id| self.tree.node(*id).state != State::Free)
-            .map(|id| (id, self.job(id)))
-            .collect();
-        let crawler = &self.crawler;
-        let read = |(id, job): (NodeId, Job)| {
-            let begun = Instant::now();
-            let outcome = crawler.read(None, &job);
-            (id, job, outcome, begun.elapsed())
-        };
-        let outcomes: Vec<(NodeId, Job, Outcome, Duration)> = if let [_] = &*jobs {
-            jobs.into_iter().map(read).collect()
-        } else {
-            self.quick.install(|| jobs.into_par_iter().map(read).collect())
-        };
-        for (id, job, outcome, took) in outcomes {
-            if self.tree.find(job.path.as_bytes()) != Some(id) || self.tree.node(id).linked != job.linked {
-                // One above it turned out to be gone, and its number may be another's by now.
-                continue;
-            }
-            if took > SLOW {
-                self.slow.insert(id, (Instant::now(), took));
-            } else {
-                self.slow.remove(&id);
-            }
-            if id == NodeId::ROOT && matches!(outcome, Outcome::Unread(_) | Outcome::Gone) {
-                let error = match outcome {
-                    Outcome::Unread(error) => error,
-                    _ => io::Error::from(io::ErrorKind::NotFound),
-                };
-                return self.away(&error);
-            }
-            let new = self.take(id, outcome);
-            new.into_iter().for_each(|id| self.crawl(id));
-        }
-    }
-
-    // --- comparing ---
-
-    /// Compares all directories with what is known of them, or those in which changes are not told.
-    fn reconcile_all(&mut self, unwatched: bool) {
-        let ids = (0..self.tree.nodes().len() as u32).map(NodeId).collect();
-        // One that has not begun yet sees as much.
-        if !self.reconciles.iter().any(|known| known.whole && known.at == 0 && !known.unwatched) {
-            self.reconciles.push_back(Reconcile { ids, at: 0, whole: true, unwatched, anew: !unwatched });
-        }
-    }
-
-    /// Compares a directory and all below it with what is known of them.
-    fn reconcile(&mut self, path: &RelPath) {
-        let mut at = path.as_bytes();
-        // One that is not known is found by reading the one above it.
-        let id = loop {
-            if let Some(id) = self.tree.find(at) {
-                break id;
-            }
-            at = at.iter().rposition(|byte| *byte == b'/').map_or(b"", |end| &at[..end]);
-        };
-        self.reconcile_below(id);
-    }
-
-    fn reconcile_below(&mut self, id: NodeId) {
-        let mut ids = vec![id];
-        let mut next = 0;
-        while next < ids.len() {
-            ids.extend_from_slice(self.tree.node(ids[next]).children());
-            next += 1;
-        }
-        self.dirty.insert(id);
-        // One that has not begun yet sees as much: a directory that is renamed to and fro is told of without end.
-        let waits = |known: &Reconcile| known.at == 0 && known.ids == ids && (known.anew || !known.unwatched);
-        if ids.len() > 1 && !self.reconciles.iter().any(waits) {
-            self.reconciles.push_back(Reconcile { ids, at: 0, whole: false, unwatched: false, anew: true });
-        }
-    }
-
-    /// One piece of the comparison that is under way.
-    fn reconcile_piece(&mut self) {
-        let Some(reconcile) = self.reconciles.front_mut() else { return };
-        let least = PIECE_LEAST * self.quick.current_num_threads();
-        let piece = self.piece.max(least);
-        let end = (reconcile.at + piece).min(reconcile.ids.len());
-        let (ids, unwatched, anew) = (reconcile.ids[reconcile.at..end].to_vec(), reconcile.unwatched, reconcile.anew);
-        reconcile.at = end;
-        if end == reconcile.ids.len() {
-            self.reconciles.pop_front();
-        }
-        let begun = Instant::now();
-        let root = match self.crawler.open_root() {
-            Ok(root) => root,
-            Err(error) => return self.away(&error),
-        };
-        let (tree, crawler) = (&self.tree, &self.crawler);
-        // Together, so that directories beside each other are asked by one thread, which makes the path above them once.
-        let looked: Vec<(NodeId, Looked, bool)> = self.quick.install(|| {
-            let looks = ids.par_chunks(PIECE_LEAST).map(|ids| {
-                let mut above = Above::default();
-                let looked = ids.iter().filter_map(|id| look(tree, crawler, &root, *id, (unwatched, anew), &mut above));
-                looked.collect::<Vec<_>>()
-            });
-            looks.flatten().collect()
-        });
-        for (id, looked, told) in looked {
-            self.tree.set_watched(id, told);
-            match looked {
-                Looked::Same => {
-                    if self.tree.tests_files(&self.crawler.automaton, id) {
-                        self.tree.judge_again(id);
-                    }
-                }
-                Looked::Changed => {
-                    self.dirty.insert(id);
-                }
-                Looked::Gone => {
-                    self.dirty.insert(id);
-                    self.dirty.insert(self.tree.node(id).parent);
-                }
-            }
-        }
-        // Towards the time that a piece should take, by no more than twice at once.
-        let took = begun.elapsed().max(Duration::from_micros(10));
-        let wanted = piece as f64 * PIECE_TIME.as_secs_f64() / took.as_secs_f64();
-        self.piece = (wanted as usize).clamp(piece / 2, piece * 2).clamp(least, 1 << 16);
-    }
-
-    /// What is known is what is there, if nothing is under way.
-    fn note_phase(&mut self) {
-        if self.is_idle() && self.tree.pending() == 0 && !self.is_away() && self.phase != Phase::Complete {
-            self.phase = Phase::Complete;
-            self.reconciled = Some(SystemTime::now());
-        }
-    }
-
-    // --- changes that are told ---
-
-    /// Takes in what a watch tells.
-    fn told(&mut self, changes: Vec<Change>) {
-        for change in changes {
-            match change {
-                Change::Entry { dir, name, is_dir } => {
-                    self.changed(&dir, name.as_deref(), true);
-                    if let (true, Some(name)) = (is_dir, &name) {
-                        // Another directory may be there under the name of one that is known, with all below.
-                        for id in self.nodes_of(&[&*dir, b"/", name].concat()) {
-                            self.reconcile_below(id);
-                        }
-                    }
-                }
-                Change::Attributes { dir, name, is_dir } => {
-                    self.changed(&dir, name.as_deref(), name.is_none());
-                    if let (true, Some(name)) = (is_dir, &name) {
-                        let path = [&*dir, b"/", name].concat();
-                        self.changed(&path, None, true);
-                    }
-                }
-                Change::Content { dir, name } => self.changed(&dir, Some(&name), false),
-                Change::Root => {
-                    self.note_mounts();
-                    self.look_at_root();
-                    // Watches may have gone though it is there again.
-                    if !self.is_away() && self.tree.node(NodeId::ROOT).state == State::Read {
-                        self.dirty.insert(NodeId::ROOT);
-                        self.reconcile_all(false);
-                    }
-                }
-                Change::Lost => {
-                    self.note_mounts();
-                    self.distrust = self.crawling > 0;
-                    if self.tree.node(NodeId::ROOT).state == State::Read {
-                        self.dirty.insert(NodeId::ROOT);
-                    }
-                    self.reconcile_all(false);
-                    self.touch(RelPath::root(), Touched::Below);
-                }
-            }
-        }
-    }
-
-    /// Something may have been mounted that is not to be entered, by links neither.
-    fn note_mounts(&self) {
-        let own = self.root.and_then(|(dev, _)| dev);
-        crate::scan::shut_new(&self.crawler.options, own);
-    }
-
-    /// The directories that the absolute path `dir` stands for.
-    fn nodes_of(&self, dir: &[u8]) -> Vec<NodeId> {
-        use std::os::unix::ffi::OsStrExt;
-        let root = self.crawler.source.root.as_os_str().as_bytes();
-        let below = match dir.strip_prefix(root) {
-            Some(rest) if rest.is_empty() || rest.starts_with(b"/") || root == b"/" => self.tree.find(rest),
-            _ => None,
-        };
-        let mut nodes: Vec<NodeId> = below.into_iter().chain(self.tree.at_real(dir)).collect();
-        nodes.sort_unstable();
-        nodes.dedup();
-        nodes
-    }
-
-    /// The entry `name` of `dir` is another one, or `dir` itself is; `structure`: it came, went, or may be read otherwise.
-    fn changed(&mut self, dir: &[u8], name: Option<&[u8]>, structure: bool) {
-        let nodes = self.nodes_of(dir);
-        if structure {
-            for id in self.tree.depending(dir, name) {
-                self.dirty.insert(id);
-            }
-        }
-        let known = nodes.iter().any(|id| self.tree.node(*id).state != State::Pending);
-        if !known && self.crawling > 0 {
-            self.early.insert(dir.into());
-        }
-        for id in nodes {
-            if self.tree.node(id).state == State::Pending {
-                continue;
-            }
-            if structure {
-                self.dirty.insert(id);
-            } else if self.tree.tests_files(&self.crawler.automaton, id) {
-                self.tree.judge_again(id);
-            }
-            let what = name.map_or(Touched::Itself, |name| Touched::Entry(name.into()));
-            self.touch(self.tree.path(id), what);
-        }
-        if !structure {
-            // Content behind a link.
-            for id in self.tree.depending(dir, name) {
-                self.dirty.insert(id);
-            }
-        }
-    }
-
-    // --- judging ---
-
     fn judge(&mut self) {
         let crawler = &self.crawler;
         let probe = |path: &RelPath, name: &[u8], test| crawler.probe(path, name, test);
@@ -808,45 +459,4 @@ fn watch_json(state: &crate::watch::State) -> Value {
         "refused": state.refused,
         "overflows": state.lost,
     })
-}
-
-/// The path of the directory that was asked last.
-#[derive(Default)]
-struct Above(Option<(NodeId, RelPath)>);
-
-impl Above {
-    fn path(&mut self, tree: &Tree, id: NodeId) -> RelPath {
-        if id == NodeId::ROOT {
-            return RelPath::root();
-        }
-        let parent = tree.node(id).parent;
-        if self.0.as_ref().is_none_or(|(known, _)| *known != parent) {
-            self.0 = Some((parent, tree.path(parent)));
-        }
-        self.0.as_ref().map_or_else(RelPath::root, |(_, path)| path.join(&tree.node(id).name))
-    }
-}
-
-fn look(
-    tree: &Tree,
-    crawler: &Crawler,
-    root: &Handle,
-    id: NodeId,
-    (unwatched, anew): (bool, bool),
-    above: &mut Above,
-) -> Option<(NodeId, Looked, bool)> {
-    let node = tree.nodes().get(id.0 as usize)?;
-    match node.state {
-        State::Free | State::Pending => return None,
-        _ if unwatched && node.watched && !node.asks_links() => return None,
-        // Whether it is still closed, unreadable or a loop is told by trying.
-        State::Closed | State::Unread | State::Behind => return Some((id, Looked::Changed, node.watched)),
-        State::Read => {}
-    }
-    if !node.trusted || node.asks_links() {
-        return Some((id, Looked::Changed, node.watched));
-    }
-    let job = Job { path: above.path(tree, id), linked: node.linked };
-    let (looked, told) = crawler.look(root, &job, &node.stamp, node.watched && !anew);
-    Some((id, looked, told))
 }
