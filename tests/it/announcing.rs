@@ -676,6 +676,7 @@ fn mount_late(bed: &TestBed, mnt: &Path, run: &str, privileged: bool) -> Child {
         command.args(["--bounding-set", "-dac_override,-dac_read_search"]);
     }
     command.arg(env!("CARGO_BIN_EXE_veinfs")).args(words).arg(mnt).args(["-p", run]).current_dir(&bed.dir);
+    command.env("XDG_CACHE_HOME", bed.dir.join("cache"));
     let child = command.stdin(Stdio::null()).stderr(Stdio::null()).spawn().expect("veinfs");
     eventually("it is mounted", || mnt.join("run/a").exists());
     bed.keep(mnt);

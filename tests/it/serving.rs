@@ -44,6 +44,7 @@ impl Bed {
     fn mount_by(&self, command: &mut Command, pattern: &str, options: &[&str]) {
         let file = self.path("p.yaml");
         fs::write(&file, pattern).expect("a pattern");
+        command.env("XDG_CACHE_HOME", self.path("cache"));
         command.arg("mount").args([self.path("src"), self.path("mnt")]).arg("-p").arg(file).arg("--wait").args(options);
         assert!(command.status().expect("veinfs").success());
     }
@@ -167,7 +168,7 @@ fn an_interrupted_mount_says_so_in_one_line() {
     let Some(bed) = Bed::new() else { return };
     fs::write(bed.path("slow.yaml"), "files: [{glob: '*', contains: no file has this}]\n").expect("a pattern");
     let mount = Command::new(VEINFS)
-        .args(["mount", "/usr", "--wait", "--threads", "1", "-p"])
+        .args(["mount", "/usr", "--no-index", "--wait", "--threads", "1", "-p"])
         .args([bed.path("slow.yaml"), bed.path("mnt")])
         .stderr(Stdio::piped())
         .spawn()

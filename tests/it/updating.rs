@@ -491,7 +491,7 @@ fn run_on(changing: &mut Changing, steps: &[Step], how: u8) -> Result<(), TestCa
 fn config() -> ProptestConfig {
     let mut config = ProptestConfig::default();
     if std::env::var_os("PROPTEST_CASES").is_none() {
-        config.cases = 300;
+        config.cases = 1000;
     }
     config.failure_persistence = Some(Box::new(FileFailurePersistence::WithSource("regressions")));
     config
