@@ -125,9 +125,6 @@ pub struct Crawler {
     root_dev: Mutex<Option<u64>>,
 }
 
-/// Device and inode of a root, and whether there is anything in it.
-pub type RootSeen = ((u64, u64), bool);
-
 impl std::fmt::Debug for Crawler {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Crawler").field("source", &self.source.root).finish_non_exhaustive()
@@ -187,16 +184,22 @@ impl Crawler {
         self.source.path_of(path)
     }
 
-    /// What the root is at this moment.
+    /// Device and inode of the root at this moment.
     ///
     /// # Errors
-    /// If it cannot be read: the source is away.
-    pub fn root(&self) -> io::Result<RootSeen> {
-        let root = self.tree().open_root()?;
-        let identity = self.tree().identity(&root)?;
-        let mut empty = true;
+    /// If it cannot be opened: the source is away.
+    pub fn root_identity(&self) -> io::Result<(u64, u64)> {
+        self.tree().identity(&self.tree().open_root()?)
+    }
+
+    /// True if there is nothing in the root.
+    ///
+    /// # Errors
+    /// If it cannot be read.
+    pub fn root_is_empty(&self) -> io::Result<bool> {
+        let (root, mut empty) = (self.tree().open_root()?, true);
         self.scratch.with(|scratch| self.tree().list(&root, &mut scratch.buffer, &mut |_, _| empty = false))?;
-        Ok((identity, empty))
+        Ok(empty)
     }
 
     /// Opens the root.

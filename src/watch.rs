@@ -39,8 +39,8 @@ mod trust;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
-use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::sync::{Arc, OnceLock};
 use std::thread::{self, JoinHandle};
 
 use rustix::event::EventfdFlags;
@@ -144,6 +144,8 @@ pub type Sink = Box<dyn Fn(Vec<Change>) + Send>;
 pub struct Watch {
     shared: Arc<Shared>,
     thread: Option<JoinHandle<()>>,
+    /// Read once: the state is asked for after each change.
+    limit: OnceLock<Option<u64>>,
 }
 
 impl Watch {
@@ -157,7 +159,7 @@ impl Watch {
         Self::try_start(root, choice, sink).unwrap_or_else(|error| {
             let shared = Shared::new(root, Choice::Poll, None);
             shared.standing.lock().reason = Some(format!("nothing can be watched: {error}"));
-            Self { shared: Arc::new(shared), thread: None }
+            Self { shared: Arc::new(shared), thread: None, limit: OnceLock::new() }
         })
     }
 
@@ -173,7 +175,7 @@ impl Watch {
             shared.decide(dir.as_fd(), stat.st_dev, root);
         }
         let thread = thread::Builder::new().name("watch".into()).spawn(move || runner.run())?;
-        Ok(Self { shared, thread: Some(thread) })
+        Ok(Self { shared, thread: Some(thread), limit: OnceLock::new() })
     }
 
     /// To be called for each directory before it is listed, from any number of threads; true if changes in it are told
@@ -224,7 +226,7 @@ impl Watch {
             mode,
             reason,
             watches: (marks + tree.map_or(0, Tree::len)) as u64,
-            limit: tree.and_then(|_| inotify::limit()),
+            limit: tree.and_then(|_| *self.limit.get_or_init(inotify::limit)),
             refused: self.shared.refused.load(Ordering::Relaxed),
             lost: self.shared.lost.load(Ordering::Relaxed),
         }
@@ -241,6 +243,36 @@ impl Drop for Watch {
             // A panic in the sink has been reported by its thread.
             let _ = thread.join();
         }
+    }
+}
+
+/// Events that do not have the form: what they say is lost.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Malformed;
+
+/// Takes the first event off; what is behind it is left.
+type First<'a, E> = fn(&'a [u8]) -> Option<(E, &'a [u8])>;
+
+/// The events in what the kernel has written, one behind the other; after a malformed one there is none.
+#[derive(Clone, Debug)]
+struct Events<'a, E> {
+    bytes: &'a [u8],
+    first: First<'a, E>,
+}
+
+impl<E> Iterator for Events<'_, E> {
+    type Item = Result<E, Malformed>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        if self.bytes.is_empty() {
+            return None;
+        }
+        let Some((event, rest)) = (self.first)(self.bytes) else {
+            self.bytes = &[];
+            return Some(Err(Malformed));
+        };
+        self.bytes = rest;
+        Some(Ok(event))
     }
 }
 

@@ -45,7 +45,7 @@ pub(crate) struct MountArgs {
     /// Where matches appear below their pattern's folder, such as '<.parent>/<.name>'
     #[arg(long, value_name = "TEMPLATE")]
     layout: Option<String>,
-    /// Return only when the first scan is complete, not after 2 seconds at the latest
+    /// Return only when the sources are read, or compared with the index, not after 2 seconds at the latest
     #[arg(long)]
     wait: bool,
     /// Stay in the foreground, until Ctrl-C

@@ -200,15 +200,15 @@ impl Kept {
     /// Sees whether the source is there, and the same as before.
     fn look_at_root(&mut self) {
         let known = self.tree.node(NodeId::ROOT).state == State::Read;
-        match self.crawler.root() {
+        match self.crawler.root_identity() {
             Err(error) => self.away(&error),
-            Ok(((dev, ino), empty)) => {
+            Ok((dev, ino)) => {
                 let another = match self.root {
                     Some((Some(known), _)) => known != dev,
                     Some((None, known)) => known != ino,
                     None => false,
                 };
-                if another && empty && known && self.tree.len() > 1 {
+                if another && known && self.tree.len() > 1 && self.crawler.root_is_empty().unwrap_or(false) {
                     // An empty mount point is not the source that was mounted there.
                     return self
                         .away(&io::Error::other("another, empty directory is there; is something not mounted?"));

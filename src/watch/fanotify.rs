@@ -15,7 +15,7 @@ use std::path::Path;
 use nix::sys::fanotify::{EventFFlags, Fanotify, InitFlags, MarkFlags, MaskFlags};
 use rustix::io::Errno;
 
-use super::Facts;
+use super::{Events, Facts};
 
 /// What is asked for: nothing that reading causes, since then this program would wake itself.
 ///
@@ -123,37 +123,9 @@ impl Event<'_> {
     }
 }
 
-/// Events that do not have the form: what they say is lost.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Malformed;
-
 /// The events in what was read from a group; after a malformed one there is none.
-pub(super) fn parse(bytes: &[u8]) -> Events<'_> {
-    Events(bytes)
-}
-
-/// See [`parse`].
-#[derive(Clone, Debug)]
-pub(super) struct Events<'a>(&'a [u8]);
-
-impl<'a> Iterator for Events<'a> {
-    type Item = Result<Event<'a>, Malformed>;
-
-    fn next(&mut self) -> Option<Self::Item> {
-        if self.0.is_empty() {
-            return None;
-        }
-        match event(self.0) {
-            Some((event, rest)) => {
-                self.0 = rest;
-                Some(Ok(event))
-            }
-            None => {
-                self.0 = &[];
-                Some(Err(Malformed))
-            }
-        }
-    }
+pub(super) fn parse(bytes: &[u8]) -> Events<'_, Event<'_>> {
+    Events { bytes, first: event }
 }
 
 fn event(bytes: &[u8]) -> Option<(Event<'_>, &[u8])> {
@@ -209,6 +181,7 @@ fn u16_at(bytes: &[u8], at: usize) -> Option<u16> {
 mod tests {
     use proptest::prelude::*;
 
+    use super::super::Malformed;
     use super::*;
 
     /// An event of a record; lengths may lie.

@@ -20,7 +20,7 @@ use rustix::fs::inotify::{self, CreateFlags, ReadFlags, WatchFlags};
 use rustix::io::Errno;
 use smallvec::SmallVec;
 
-use super::Facts;
+use super::{Events, Facts};
 
 const HEAD_BYTES: usize = 16;
 
@@ -204,37 +204,9 @@ impl Event<'_> {
     }
 }
 
-/// Events that do not have the form: what they say is lost.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Malformed;
-
 /// The events in what was read from an inotify instance; after a malformed one there is none.
-pub(super) fn parse(bytes: &[u8]) -> Events<'_> {
-    Events(bytes)
-}
-
-/// See [`parse`].
-#[derive(Clone, Debug)]
-pub(super) struct Events<'a>(&'a [u8]);
-
-impl<'a> Iterator for Events<'a> {
-    type Item = Result<Event<'a>, Malformed>;
-
-    fn next(&mut self) -> Option<Self::Item> {
-        if self.0.is_empty() {
-            return None;
-        }
-        match event(self.0) {
-            Some((event, rest)) => {
-                self.0 = rest;
-                Some(Ok(event))
-            }
-            None => {
-                self.0 = &[];
-                Some(Err(Malformed))
-            }
-        }
-    }
+pub(super) fn parse(bytes: &[u8]) -> Events<'_, Event<'_>> {
+    Events { bytes, first: event }
 }
 
 fn event(bytes: &[u8]) -> Option<(Event<'_>, &[u8])> {
@@ -255,6 +227,7 @@ mod tests {
 
     use proptest::prelude::*;
 
+    use super::super::Malformed;
     use super::*;
 
     fn raw(watch: i32, mask: ReadFlags, name: &[u8]) -> Vec<u8> {

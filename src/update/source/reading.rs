@@ -54,13 +54,8 @@ impl Kept {
             // It was removed and made anew, or read otherwise, since the crawl began.
             return;
         }
-        if id == NodeId::ROOT
-            && let Outcome::Unread(error) = outcome
-        {
+        if let Some(error) = away(id, &outcome) {
             return self.away(&error);
-        }
-        if id == NodeId::ROOT && matches!(outcome, Outcome::Gone) {
-            return self.away(&io::Error::from(io::ErrorKind::NotFound));
         }
         // The crawl that read it reads what is below as well.
         self.take(id, outcome);
@@ -160,11 +155,7 @@ impl Kept {
             } else {
                 self.slow.remove(&id);
             }
-            if id == NodeId::ROOT && matches!(outcome, Outcome::Unread(_) | Outcome::Gone) {
-                let error = match outcome {
-                    Outcome::Unread(error) => error,
-                    _ => io::Error::from(io::ErrorKind::NotFound),
-                };
+            if let Some(error) = away(id, &outcome) {
                 return self.away(&error);
             }
             let new = self.take(id, outcome);
@@ -174,9 +165,9 @@ impl Kept {
 
     /// Compares all directories with what is known of them, or those in which changes are not told.
     pub(super) fn reconcile_all(&mut self, unwatched: bool) {
-        let ids = (0..self.tree.nodes().len() as u32).map(NodeId).collect();
         // One that has not begun yet sees as much.
         if !self.reconciles.iter().any(|known| known.whole && known.at == 0 && !known.unwatched) {
+            let ids = (0..self.tree.nodes().len() as u32).map(NodeId).collect();
             self.reconciles.push_back(Reconcile { ids, at: 0, whole: true, unwatched, anew: !unwatched });
         }
     }
@@ -264,6 +255,17 @@ impl Kept {
             self.phase = Phase::Complete;
             self.reconciled = Some(SystemTime::now());
         }
+    }
+}
+
+/// Why the source is away, if it is its root that turned out so.
+fn away(id: NodeId, outcome: &Outcome) -> Option<io::Error> {
+    match outcome {
+        Outcome::Unread(error) if id == NodeId::ROOT => {
+            Some(error.raw_os_error().map_or_else(|| io::Error::other(error.to_string()), io::Error::from_raw_os_error))
+        }
+        Outcome::Gone if id == NodeId::ROOT => Some(io::ErrorKind::NotFound.into()),
+        _ => None,
     }
 }
 

@@ -74,11 +74,8 @@ impl Kept {
     /// The entry `name` of `dir` is another one, or `dir` itself is; `structure`: it came, went, or may be read otherwise.
     pub(super) fn changed(&mut self, dir: &[u8], name: Option<&[u8]>, structure: bool) {
         let nodes = self.nodes_of(dir);
-        if structure {
-            for id in self.tree.depending(dir, name) {
-                self.dirty.insert(id);
-            }
-        }
+        // By links: what is behind one may be another thing, or have other content.
+        self.dirty.extend(self.tree.depending(dir, name));
         let known = nodes.iter().any(|id| self.tree.node(*id).state != State::Pending);
         if !known && self.crawling > 0 {
             self.early.insert(dir.into());
@@ -94,12 +91,6 @@ impl Kept {
             }
             let what = name.map_or(Touched::Itself, |name| Touched::Entry(name.into()));
             self.touch(self.tree.path(id), what);
-        }
-        if !structure {
-            // Content behind a link.
-            for id in self.tree.depending(dir, name) {
-                self.dirty.insert(id);
-            }
         }
     }
 }
