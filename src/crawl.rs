@@ -39,6 +39,8 @@ pub trait Watching: Send + Sync {
     fn add(&self, dir: &Handle, dev: u64, path: &[u8]) -> bool;
     /// Whether changes in any directory of a device are told; `None` if each one has to be added.
     fn knows(&self, dev: u64) -> Option<bool>;
+    /// Whether changes in all directories of a device that were added are told.
+    fn tells(&self, dev: u64) -> bool;
     /// The directory at `path` and all below it are no longer there.
     fn remove(&self, path: &[u8]);
     /// How it is done, for people.
@@ -52,6 +54,10 @@ impl Watching for Watch {
 
     fn knows(&self, dev: u64) -> Option<bool> {
         Watch::knows(self, dev)
+    }
+
+    fn tells(&self, dev: u64) -> bool {
+        Watch::tells(self, dev)
     }
 
     fn remove(&self, path: &[u8]) {
@@ -74,6 +80,10 @@ impl Watching for Unwatched {
 
     fn knows(&self, _dev: u64) -> Option<bool> {
         Some(false)
+    }
+
+    fn tells(&self, _dev: u64) -> bool {
+        false
     }
 
     fn remove(&self, _path: &[u8]) {}

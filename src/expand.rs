@@ -56,6 +56,23 @@ pub enum Shown {
     Special,
 }
 
+impl Shown {
+    /// True for what a link leads to.
+    pub fn is_linked(&self) -> bool {
+        matches!(self, Shown::Dir { linked: true, .. } | Shown::File { linked: true })
+    }
+
+    /// The kind, in terms of a file's mode (`S_IFDIR` and so on); of a special file it is not known.
+    pub fn kind(&self) -> Option<u32> {
+        match self {
+            Shown::Dir { .. } => Some(libc::S_IFDIR),
+            Shown::File { .. } => Some(libc::S_IFREG),
+            Shown::Link => Some(libc::S_IFLNK),
+            Shown::Special => None,
+        }
+    }
+}
+
 /// A directory to be shown.
 pub struct Directory<'a> {
     /// Its name and what is above it.

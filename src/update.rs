@@ -76,10 +76,14 @@ pub struct Touch {
 /// What of a directory is another thing than it was, or may be so.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum Touched {
-    /// The directory itself.
+    /// The directory itself: its entries or its attributes.
     Itself,
-    /// One of its entries.
+    /// What a name in it stands for.
     Entry(Box<[u8]>),
+    /// Content or attributes of what a name in it stands for, which is as it was otherwise.
+    File(Box<[u8]>),
+    /// Who may search it, and so reach what is below.
+    Reach,
     /// All in it and below.
     Below,
 }

@@ -203,6 +203,15 @@ impl Watch {
         }
     }
 
+    /// Whether changes in all directories of a file system that were added are told, by its `st_dev`.
+    pub fn tells(&self, dev: u64) -> bool {
+        match self.shared.table.load().devices.get(&dev) {
+            Some(Mode::Fanotify) => true,
+            Some(Mode::Inotify) => self.shared.refused.load(Ordering::Relaxed) == 0,
+            Some(Mode::Poll) | None => false,
+        }
+    }
+
     /// The directory `path` and all below it are gone from the tree, at this path: their watches are dropped.
     ///
     /// A directory that was moved and has been added at its new path keeps its watch there.

@@ -54,9 +54,10 @@ pub(crate) struct MountArgs {
     /// How files are opened
     #[arg(long, value_enum, default_value_t)]
     open: OpenMode,
-    /// How long the kernel may keep attributes of sources before it asks again, in seconds
-    #[arg(long, value_name = "SECONDS", default_value = "1", value_parser = seconds)]
-    attr_timeout: Duration,
+    /// How long the kernel may keep attributes of sources before it asks again, in seconds [default: as long as changes
+    /// are told of, and where nobody tells of them --poll at most]
+    #[arg(long, value_name = "SECONDS", value_parser = seconds)]
+    attr_timeout: Option<Duration>,
     /// Where what is known of the sources is kept [default: a file of its own in ~/.cache/veinfs]
     #[arg(long, value_name = "FILE", conflicts_with = "no_index")]
     index: Option<PathBuf>,
@@ -195,7 +196,7 @@ struct KernelOptions {
     allow_other: bool,
     exec: bool,
     nonempty: bool,
-    attr_timeout: Duration,
+    attr_timeout: Option<Duration>,
 }
 
 fn kernel_options(args: &MountArgs) -> Result<KernelOptions, ConfigError> {
@@ -209,8 +210,8 @@ fn kernel_options(args: &MountArgs) -> Result<KernelOptions, ConfigError> {
             ("noexec", None) => options.exec = false,
             ("nonempty", None) => options.nonempty = true,
             ("attr_timeout", Some(value)) => {
-                options.attr_timeout =
-                    seconds(value).map_err(|why| ConfigError::Usage(format!("-o attr_timeout={value}: {why}")))?;
+                let wrong = |why| ConfigError::Usage(format!("-o attr_timeout={value}: {why}"));
+                options.attr_timeout = Some(seconds(value).map_err(wrong)?);
             }
             (name, None) if OPTIONS.iter().any(|(known, ours)| *known == name && !ours) => {}
             _ => {
@@ -320,11 +321,14 @@ fn serve(args: &MountArgs, background: bool) -> anyhow::Result<crate::fs::mount:
     let store = open_index(args, &sources, &walk, &patterns);
     let source_name = source_name(sources.iter().map(|source| source.root.as_path()));
     let (live, inodes) = Live::new(prepared.path, automaton, patterns, sources, options, Arc::default());
+    let mode = if args.no_watch { WatchMode::Off } else { args.watch };
+    let poll = (mode != WatchMode::Off && !args.poll.is_zero()).then_some(args.poll);
     let fs = FsOptions {
         view: args.view,
         symlinks: args.symlinks,
         open: args.open,
         ttl: kernel.attr_timeout,
+        poll,
         allow_other: kernel.allow_other,
         follow: args.walk.follow,
     };
@@ -336,7 +340,6 @@ fn serve(args: &MountArgs, background: bool) -> anyhow::Result<crate::fs::mount:
         // Not by its path: after an upgrade that may be another version.
         program: "/proc/self/exe".into(),
     };
-    let mode = if args.no_watch { WatchMode::Off } else { args.watch };
     let watch = match mode {
         WatchMode::Auto => Some(Choice::Auto),
         WatchMode::Fanotify => Some(Choice::Fanotify),
@@ -344,7 +347,6 @@ fn serve(args: &MountArgs, background: bool) -> anyhow::Result<crate::fs::mount:
         WatchMode::Poll => Some(Choice::Poll),
         WatchMode::Off => None,
     };
-    let poll = (mode != WatchMode::Off && !args.poll.is_zero()).then_some(args.poll);
     let keeping = Keeping { watch, keep: KeepOptions { poll }, store };
     Ok(mount(live, inodes, keeping, Waiter::new()?, &options)?)
 }

@@ -3,83 +3,106 @@
 use std::io;
 use std::time::{Duration, SystemTime};
 
-use fuser::{Errno, FileAttr, FileType, INodeNo};
-
 use crate::source::Stat;
 
+/// Attributes of an inode of ours, fields as in [`Stat`].
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Attr {
+    /// Our number.
+    pub(crate) ino: u64,
+    pub(crate) size: u64,
+    pub(crate) blocks: u64,
+    pub(crate) atime: (i64, u32),
+    pub(crate) mtime: (i64, u32),
+    pub(crate) ctime: (i64, u32),
+    pub(crate) btime: (i64, u32),
+    pub(crate) mode: u32,
+    pub(crate) nlink: u32,
+    pub(crate) uid: u32,
+    pub(crate) gid: u32,
+    pub(crate) rdev: (u32, u32),
+    pub(crate) blksize: u32,
+}
+
+impl Attr {
+    /// Sets the permission bits, 0 to 0o7777.
+    pub(super) fn set_perm(&mut self, perm: u32) {
+        self.mode = self.mode & libc::S_IFMT | perm;
+    }
+
+    /// The permission bits.
+    pub(super) fn perm(&self) -> u32 {
+        self.mode & 0o7777
+    }
+
+    /// Makes it another kind of thing (`S_IFLNK` and so on).
+    pub(super) fn set_kind(&mut self, kind: u32) {
+        self.mode = kind | self.perm();
+    }
+}
+
 /// The error number for an error; the only place where one is chosen.
-pub(super) fn errno(error: &io::Error) -> Errno {
+pub(super) fn errno(error: &io::Error) -> i32 {
     match error.raw_os_error() {
-        Some(number) => Errno::from_i32(number),
+        Some(number) => number,
         None => match error.kind() {
-            io::ErrorKind::NotFound => Errno::ENOENT,
-            io::ErrorKind::PermissionDenied => Errno::EACCES,
-            _ => Errno::EIO,
+            io::ErrorKind::NotFound => libc::ENOENT,
+            io::ErrorKind::PermissionDenied => libc::EACCES,
+            _ => libc::EIO,
         },
     }
 }
 
-fn time((seconds, nanoseconds): (i64, u32)) -> SystemTime {
-    let fraction = Duration::from_nanos(u64::from(nanoseconds));
-    match u64::try_from(seconds) {
-        Ok(seconds) => SystemTime::UNIX_EPOCH + Duration::from_secs(seconds) + fraction,
-        Err(_) => SystemTime::UNIX_EPOCH - Duration::from_secs(seconds.unsigned_abs()) + fraction,
+/// Seconds and nanoseconds since the epoch.
+pub(super) fn since_epoch(time: SystemTime) -> (i64, u32) {
+    match time.duration_since(SystemTime::UNIX_EPOCH) {
+        Ok(since) => (i64::try_from(since.as_secs()).unwrap_or(i64::MAX), since.subsec_nanos()),
+        Err(before) => (-i64::try_from(before.duration().as_secs()).unwrap_or(i64::MAX) - 1, 0),
     }
 }
 
-/// The type in a mode.
-pub(super) fn kind_of(mode: u32) -> FileType {
-    match mode & libc::S_IFMT {
-        libc::S_IFDIR => FileType::Directory,
-        libc::S_IFLNK => FileType::Symlink,
-        libc::S_IFIFO => FileType::NamedPipe,
-        libc::S_IFSOCK => FileType::Socket,
-        libc::S_IFCHR => FileType::CharDevice,
-        libc::S_IFBLK => FileType::BlockDevice,
-        _ => FileType::RegularFile,
-    }
+/// How long ago a time is; nothing if it is to come.
+pub(super) fn age(time: (i64, u32), now: SystemTime) -> Duration {
+    let since = |(seconds, fraction)| u64::try_from(seconds).map_or(Duration::ZERO, |s| Duration::new(s, fraction));
+    since(since_epoch(now)).saturating_sub(since(time))
 }
 
 /// The real attributes under our inode number; directories have one link, since what they hold here is our choice.
-pub(super) fn file_attr(ino: u64, stat: &Stat) -> FileAttr {
-    let kind = kind_of(stat.mode);
-    FileAttr {
-        ino: INodeNo(ino),
+pub(super) fn file_attr(ino: u64, stat: &Stat) -> Attr {
+    Attr {
+        ino,
         size: stat.size,
         blocks: stat.blocks,
-        atime: time(stat.atime),
-        mtime: time(stat.mtime),
-        ctime: time(stat.ctime),
-        crtime: time(stat.btime),
-        kind,
-        perm: (stat.mode & 0o7777) as u16,
-        nlink: if kind == FileType::Directory { 1 } else { stat.nlink },
+        atime: stat.atime,
+        mtime: stat.mtime,
+        ctime: stat.ctime,
+        btime: stat.btime,
+        mode: stat.mode,
+        nlink: if stat.is_dir() { 1 } else { stat.nlink },
         uid: stat.uid,
         gid: stat.gid,
-        rdev: u32::try_from(rustix::fs::makedev(stat.rdev.0, stat.rdev.1)).unwrap_or(0),
+        rdev: stat.rdev,
         blksize: stat.blksize,
-        flags: 0,
     }
 }
 
 /// A folder of the view.
-pub(super) fn folder_attr(ino: u64, changed: SystemTime, uid: u32, gid: u32) -> FileAttr {
-    FileAttr {
-        ino: INodeNo(ino),
+pub(super) fn folder_attr(ino: u64, changed: SystemTime, uid: u32, gid: u32) -> Attr {
+    let changed = since_epoch(changed);
+    Attr {
+        ino,
         size: 0,
         blocks: 0,
         atime: changed,
         mtime: changed,
         ctime: changed,
-        crtime: changed,
-        kind: FileType::Directory,
-        perm: 0o555,
+        btime: changed,
+        mode: libc::S_IFDIR | 0o555,
         nlink: 1,
         uid,
         gid,
-        rdev: 0,
+        rdev: (0, 0),
         blksize: 4096,
-        flags: 0,
     }
 }
 
@@ -88,8 +111,10 @@ mod tests {
     use super::*;
 
     #[test]
-    fn times_before_the_epoch_keep_their_fraction() {
-        assert_eq!(time((-1, 250_000_000)), SystemTime::UNIX_EPOCH - Duration::from_millis(750));
-        assert_eq!(time((1, 5)), SystemTime::UNIX_EPOCH + Duration::new(1, 5));
+    fn ages_are_never_negative() {
+        let now = SystemTime::UNIX_EPOCH + Duration::new(100, 500);
+        assert_eq!(age((90, 0), now), Duration::new(10, 500));
+        assert_eq!(age((-5, 0), now), Duration::new(100, 500));
+        assert_eq!(age((101, 0), now), Duration::ZERO);
     }
 }

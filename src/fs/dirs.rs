@@ -5,25 +5,26 @@
 //! hashes of names, so that a listing goes on where it was even if the directory was read anew in between.
 
 use std::cell::OnceCell;
-use std::ffi::OsStr;
 use std::io;
-use std::os::unix::ffi::OsStrExt;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::sync::atomic::Ordering;
+use std::time::{Duration, Instant, SystemTime};
 
-use fuser::{FileAttr, Generation, INodeNo, ReplyDirectory, ReplyDirectoryPlus};
-
-use super::attr::{folder_attr, kind_of};
+use super::attr::folder_attr;
 use super::control::{self, Control};
-use super::node::{Listing, Node, NodeKind, generation};
+use super::forget::Late;
+use super::keep::Keep;
+use super::node::{Dir, Listing, Node, generation};
 use super::reach::{Target, gone, stale};
-use super::{FOREVER, VeinFs, ViewMode};
+use super::wire::answer::{Answer, Entry};
+use super::{FOREVER, FRESH, VeinFs, ViewMode};
+use crate::entry::RelPath;
 use crate::expand::{Directory, Shown, Symlinks, expand};
 use crate::listing::ListRules;
 use crate::matcher::Own;
 use crate::matcher::bits::Bits;
 use crate::reader::Reader;
-use crate::source::open_steps;
+use crate::source::{Handle, Stat, open_steps};
 use crate::view::table::{DOTS, Table};
 use crate::view::{Folder, Item, Place, inode};
 
@@ -42,25 +43,30 @@ fn not_a_directory() -> io::Error {
     io::Error::from_raw_os_error(libc::ENOTDIR)
 }
 
+/// Adds an entry that there is room for.
+fn add(answer: &mut Answer, size: usize, cookie: u64, name: &[u8], entry: &Entry) {
+    let added = answer.name_plus(size, (entry.attr.ino, cookie, name, entry.attr.mode), Some(entry));
+    debug_assert!(added, "there was room for it");
+}
+
 impl VeinFs {
     pub(super) fn listing(&self, node: &Arc<Node>, ttl: Duration) -> io::Result<Listing> {
-        let NodeKind::Dir { path, content, .. } = &node.kind else {
-            return Err(not_a_directory());
-        };
-        let content = Arc::clone(&content.lock());
+        let Some(dir) = node.dir() else { return Err(not_a_directory()) };
+        let Dir { path, place, .. } = dir;
+        let content = Arc::clone(&dir.content.lock());
         if let Some(listing) = self.listings.get(node.ino, ttl)
             && (Arc::ptr_eq(&listing.content, &content) || listing.content == content)
             && (ttl == FOREVER || !listing.recent && self.modified(node).is_ok_and(|own| own == listing.own))
         {
             return Ok(listing);
         }
-        let own = self.modified(node)?;
-        // Opened anew: two that read the same descriptor would share one position.
-        let handle = self.source(&node.place).open_dir(&*self.handle(node)?, c".")?;
+        let (handle, stat) = self.open_to_list(node)?;
+        let own = stat.mtime;
+        dir.told.store(self.is_told(dir, &handle, stat.dev), Ordering::Relaxed);
         let recent = Listing::is_recent(own);
         let automaton = &*self.live.automaton;
-        let options = &self.live.options[node.place.source];
-        let source = node.place.source;
+        let source = place.source;
+        let options = &self.live.options[source];
         let symlinks = if self.options.allow_other && self.options.symlinks == Symlinks::Follow {
             // Shown as links, so that the kernel checks the way to what they lead to for whoever follows them.
             Symlinks::Keep
@@ -101,7 +107,7 @@ impl VeinFs {
         })?;
         if node.note_shown(&entries, own) {
             // Nobody receives where nothing is mounted, as in tests.
-            let _ = self.changed.send(node.ino);
+            let _ = self.late.send(Late::Settle(node.ino));
         }
         let listing = Listing { table: Arc::new(Table::new(entries)), content, own, recent };
         self.listings.put(node.ino, listing.clone());
@@ -109,15 +115,39 @@ impl VeinFs {
     }
 
     fn modified(&self, node: &Arc<Node>) -> io::Result<(i64, u32)> {
-        Ok(self.source(&node.place).stat_dir(&*self.handle(node)?)?.mtime)
+        Ok(self.source(&node.place()).stat_dir(&*self.handle(node)?)?.mtime)
+    }
+
+    /// A directory opened for this one listing, and its attributes: two that read the same descriptor would share one
+    /// position.
+    fn open_to_list(&self, node: &Arc<Node>) -> io::Result<(Handle, Stat)> {
+        let (place, handle) = (node.place(), self.handle(node)?);
+        let source = self.source(&place);
+        let own = source.open_dir(&handle, c".")?;
+        let stat = source.stat_dir(&own)?;
+        Ok((own, stat))
+    }
+
+    /// Whether changes in a directory are told from now on; to be asked before it is listed.
+    fn is_told(&self, dir: &Dir, handle: &Handle, dev: u64) -> bool {
+        let source = dir.place.source;
+        let Some(watch) = self.watches.get(source).filter(|_| !dir.behind_link && self.options.ttl.is_none()) else {
+            return false;
+        };
+        watch.knows(dev).unwrap_or_else(|| {
+            // Not all that is shown is searched for matches, and so watched.
+            let real = self.live.sources[source].path_of(&RelPath::from_bytes(dir.path.to_vec()));
+            watch.add(handle, dev, &real)
+        })
     }
 
     /// Device and inode of each directory on the way to a node from the source's root, as far as they can be had.
     fn identities_above(&self, node: &Arc<Node>) -> Vec<(u64, u64)> {
-        let source = self.source(&node.place);
+        let place = node.place();
+        let source = self.source(&place);
         let mut identities = Vec::new();
         // Where the way is no longer there, what it was makes no difference.
-        let _ = open_steps(source, &node.place.found.path, self.options.follow, &mut |handle| {
+        let _ = open_steps(source, &place.found.path, self.options.follow, &mut |handle| {
             identities.extend(source.identity(handle));
         });
         let mut at = node.at.lock().parent.clone();
@@ -128,129 +158,131 @@ impl VeinFs {
         identities
     }
 
-    pub(super) fn do_lookup(&self, parent: INodeNo, name: &[u8]) -> io::Result<(FileAttr, u64, Duration, Duration)> {
+    pub(super) fn do_lookup(&self, parent: u64, name: &[u8]) -> io::Result<Entry> {
         match self.target(parent)? {
             Target::Control(control) => {
                 let child = control.child(name, &self.live).ok_or_else(gone)?;
-                Ok((self.control_attr(&child), 0, Duration::ZERO, FOREVER))
+                Ok(self.control_entry(&child))
             }
             Target::Folder(folder) => match folder.entries.get(name) {
-                Some(Item::Folder(below)) => {
-                    let below = self.folder(*below).ok_or_else(gone)?;
-                    self.announcer.looked_up(below.ino);
-                    Ok((folder_attr(below.ino, below.changed, self.uid, self.gid), 0, FOREVER, FOREVER))
-                }
-                Some(Item::Match(place)) if self.options.view == ViewMode::Link => {
-                    Ok((self.link_attr(place), 0, FOREVER, FOREVER))
-                }
-                Some(Item::Match(place)) => {
+                Some(item @ Item::Match(_)) if self.options.view != ViewMode::Link => {
                     let _visit = self.announcer.visit(folder.ino);
-                    let (node, stat) = self.enter_place(place)?;
-                    Ok((self.attr(&node, &stat), 0, self.options.ttl, FOREVER))
+                    self.item_entry(item)
                 }
-                None if folder.ino == inode::ROOT && name == control::NAME => {
-                    Ok((self.control_attr(&Control::Root), 0, Duration::ZERO, FOREVER))
-                }
+                Some(item) => self.item_entry(item),
+                None if folder.ino == inode::ROOT && name == control::NAME => Ok(self.control_entry(&Control::Root)),
                 None => Err(gone()),
             },
             Target::Node(dir) => {
-                let listing = self.listing(&dir, self.options.ttl)?;
+                let listing = self.listing(&dir, FRESH)?;
                 let shown = listing.table.get(name).ok_or_else(gone)?;
-                let (node, stat) = self.enter(&dir, &*self.handle(&dir)?, name, shown)?;
-                Ok((self.attr(&node, &stat), generation(&stat), self.options.ttl, self.options.ttl))
+                self.entry(&dir, &*self.handle(&dir)?, name, shown, SystemTime::now())
             }
         }
     }
 
-    fn entries(&self, ino: INodeNo, offset: u64) -> io::Result<Entries> {
+    fn control_entry(&self, control: &Control) -> Entry {
+        Entry { attr: self.control_attr(control), generation: 0, keep: FOREVER, attr_keep: Duration::ZERO }
+    }
+
+    /// What a folder of the view holds; counts as a lookup.
+    fn item_entry(&self, item: &Item) -> io::Result<Entry> {
+        let (attr, attr_keep) = match item {
+            Item::Folder(below) => {
+                // Gone since this folder was looked up.
+                let below = self.folder(*below).ok_or_else(gone)?;
+                self.announcer.looked_up(below.ino);
+                (folder_attr(below.ino, below.changed, self.uid, self.gid), FOREVER)
+            }
+            Item::Match(place) if self.options.view == ViewMode::Link => (self.link_attr(place), FOREVER),
+            Item::Match(place) => {
+                let (node, stat) = self.enter_place(place)?;
+                (self.attr(&node, &stat), self.keep_match(&node, &stat, SystemTime::now()))
+            }
+        };
+        Ok(Entry { attr, generation: 0, keep: FOREVER, attr_keep })
+    }
+
+    /// What a directory shows under a name; counts as a lookup.
+    fn entry(
+        &self,
+        dir: &Arc<Node>,
+        handle: &Handle,
+        name: &[u8],
+        shown: &Shown,
+        now: SystemTime,
+    ) -> io::Result<Entry> {
+        let (node, stat) = self.enter(dir, handle, name, shown)?;
+        let Keep { name: keep, attr: attr_keep } = self.keep_entry(dir, &node, shown.is_linked(), &stat, now);
+        Ok(Entry { attr: self.attr(&node, &stat), generation: generation(&stat), keep, attr_keep })
+    }
+
+    fn entries(&self, ino: u64, offset: u64) -> io::Result<Entries> {
         Ok(match self.target(ino)? {
             Target::Control(control) => Entries::Control(control.entries(&self.live).ok_or_else(not_a_directory)?),
             Target::Folder(folder) => Entries::Folder(folder),
             Target::Node(node) => {
                 // In the middle of a listing the old one is as good.
-                let ttl = if offset == 0 { self.options.ttl } else { FOREVER };
+                let ttl = if offset == 0 { FRESH } else { FOREVER };
                 let table = self.listing(&node, ttl)?.table;
                 Entries::Dir(node, table)
             }
         })
     }
 
-    pub(super) fn do_readdirplus(&self, ino: INodeNo, offset: u64, reply: &mut ReplyDirectoryPlus) -> io::Result<()> {
+    /// Answers with entries and attributes behind a cookie, at most `size` bytes.
+    pub(super) fn do_readdirplus(
+        &self,
+        _thread: u32,
+        ino: u64,
+        offset: u64,
+        size: usize,
+        answer: &mut Answer,
+    ) -> io::Result<()> {
         let entries = self.entries(ino, offset)?;
         let (own, above) = self.dots(&entries);
-        // The kernel neither counts nor keeps the attributes of these two.
-        let dot = |ino| folder_attr(ino, self.live.started, self.uid, self.gid);
-        for (cookie, name, ino) in [(1, ".", own), (DOTS, "..", above)] {
-            if offset < cookie && reply.add(INodeNo(ino), cookie, name, &Duration::ZERO, &dot(ino), Generation(0)) {
+        for (cookie, name, ino) in [(1, &b"."[..], own), (DOTS, b"..", above)] {
+            if offset < cookie && !answer.name_plus(size, (ino, cookie, name, libc::S_IFDIR), None) {
                 return Ok(());
             }
         }
+        let from = offset.max(DOTS);
         match &entries {
             Entries::Folder(folder) => {
                 let begun = Instant::now();
                 let _visit = self.announcer.visit(folder.ino);
-                for entry in folder.entries.behind(offset.max(DOTS)) {
-                    let (attr, generation, ttl, node) = match &entry.value {
-                        Item::Folder(below) => {
-                            // Gone since this folder was looked up.
-                            let Some(below) = self.folder(*below) else { continue };
-                            self.announcer.looked_up(below.ino);
-                            (folder_attr(below.ino, below.changed, self.uid, self.gid), 0, FOREVER, None)
-                        }
-                        Item::Match(place) if self.options.view == ViewMode::Link => {
-                            (self.link_attr(place), 0, FOREVER, None)
-                        }
-                        Item::Match(place) => {
-                            let entered = if begun.elapsed() < LOOKS { self.enter_place(place) } else { Err(stale()) };
-                            match entered {
-                                Ok((node, stat)) => (self.attr(&node, &stat), 0, self.options.ttl, Some(node)),
-                                // It is known to have been there; what is asked of it will say what is wrong, if anything.
-                                Err(_) => {
-                                    if self.add_unread(reply, place, entry.cookie, &entry.name) {
-                                        return Ok(());
-                                    }
-                                    continue;
-                                }
-                            }
-                        }
-                    };
-                    if reply.add(
-                        attr.ino,
-                        entry.cookie,
-                        OsStr::from_bytes(&entry.name),
-                        &ttl,
-                        &attr,
-                        Generation(generation),
-                    ) {
-                        // Not sent, so not counted by the kernel.
-                        match node {
-                            Some(node) => self.nodes.forget(node.ino, 1),
-                            None => self.announcer.forget(attr.ino.0, 1),
-                        }
-                        return Ok(());
+                for entry in folder.entries.behind(from) {
+                    // What does not fit is not looked at, so that it does not count as told.
+                    if !answer.has_room(size, &entry.name) {
+                        break;
                     }
+                    let looks = !matches!(entry.value, Item::Match(_)) || begun.elapsed() < LOOKS;
+                    let entered = if looks { self.item_entry(&entry.value) } else { Err(stale()) };
+                    let entered = match (entered, &entry.value) {
+                        (Ok(entered), _) => entered,
+                        // It is known to have been there; what is asked of it will say what is wrong, if anything.
+                        (Err(_), Item::Match(place)) => self.unread_entry(place),
+                        (Err(_), Item::Folder(_)) => continue,
+                    };
+                    add(answer, size, entry.cookie, &entry.name, &entered);
                 }
             }
             Entries::Dir(dir, table) => {
-                let handle = self.handle(dir)?;
-                for entry in table.behind(offset.max(DOTS)) {
-                    let Ok((node, stat)) = self.enter(dir, &handle, &entry.name, &entry.value) else { continue };
-                    let attr = self.attr(&node, &stat);
-                    let name = OsStr::from_bytes(&entry.name);
-                    if reply.add(attr.ino, entry.cookie, name, &self.options.ttl, &attr, Generation(generation(&stat)))
-                    {
-                        self.nodes.forget(node.ino, 1);
-                        return Ok(());
+                let (handle, now) = (self.handle(dir)?, SystemTime::now());
+                for entry in table.behind(from) {
+                    if !answer.has_room(size, &entry.name) {
+                        break;
                     }
+                    let Ok(entered) = self.entry(dir, &handle, &entry.name, &entry.value, now) else { continue };
+                    add(answer, size, entry.cookie, &entry.name, &entered);
                 }
             }
             Entries::Control(table) => {
-                for entry in table.behind(offset.max(DOTS)) {
-                    let attr = self.control_attr(&entry.value);
-                    let name = OsStr::from_bytes(&entry.name);
-                    if reply.add(attr.ino, entry.cookie, name, &Duration::ZERO, &attr, Generation(0)) {
-                        return Ok(());
+                for entry in table.behind(from) {
+                    if !answer.has_room(size, &entry.name) {
+                        break;
                     }
+                    add(answer, size, entry.cookie, &entry.name, &self.control_entry(&entry.value));
                 }
             }
         }
@@ -258,50 +290,47 @@ impl VeinFs {
     }
 
     /// An entry for a match without a look at its directory; the kernel asks again when somebody wants more than its name.
-    fn add_unread(&self, reply: &mut ReplyDirectoryPlus, place: &Arc<Place>, cookie: u64, name: &[u8]) -> bool {
+    fn unread_entry(&self, place: &Arc<Place>) -> Entry {
         let node = self.remember_place(place);
         let attr = folder_attr(node.ino, self.live.started, self.uid, self.gid);
-        let full = reply.add(attr.ino, cookie, OsStr::from_bytes(name), &Duration::ZERO, &attr, Generation(0));
-        if full {
-            self.nodes.forget(node.ino, 1);
-        }
-        full
+        Entry { attr, generation: 0, keep: Duration::ZERO, attr_keep: Duration::ZERO }
     }
 
-    pub(super) fn do_readdir(&self, ino: INodeNo, offset: u64, reply: &mut ReplyDirectory) -> io::Result<()> {
+    /// Answers with entries behind a cookie, at most `size` bytes.
+    pub(super) fn do_readdir(&self, ino: u64, offset: u64, size: usize, answer: &mut Answer) -> io::Result<()> {
         let entries = self.entries(ino, offset)?;
         let (own, above) = self.dots(&entries);
-        for (cookie, name, ino) in [(1, ".", own), (DOTS, "..", above)] {
-            if offset < cookie && reply.add(INodeNo(ino), cookie, fuser::FileType::Directory, name) {
+        let mut add = |ino, cookie, kind, name: &[u8]| answer.name(size, ino, cookie, name, kind);
+        for (cookie, name, ino) in [(1, &b"."[..], own), (DOTS, b"..", above)] {
+            if offset < cookie && !add(ino, cookie, libc::S_IFDIR, name) {
                 return Ok(());
             }
         }
         let from = offset.max(DOTS);
-        let mut add = |ino, cookie, kind, name: &[u8]| reply.add(INodeNo(ino), cookie, kind, OsStr::from_bytes(name));
         match &entries {
             Entries::Folder(folder) => {
                 let linked = self.options.view == ViewMode::Link;
                 let kind = |item: &Item| match item {
-                    Item::Match(_) if linked => fuser::FileType::Symlink,
-                    _ => fuser::FileType::Directory,
+                    Item::Match(_) if linked => libc::S_IFLNK,
+                    _ => libc::S_IFDIR,
                 };
-                folder.entries.behind(from).any(|e| add(e.value.ino(), e.cookie, kind(&e.value), &e.name));
+                let _ = folder.entries.behind(from).all(|e| add(e.value.ino(), e.cookie, kind(&e.value), &e.name));
             }
             Entries::Dir(dir, table) => {
                 let handle = self.handle(dir)?;
                 for entry in table.behind(from) {
                     let Ok((node, stat)) = self.enter(dir, &handle, &entry.name, &entry.value) else { continue };
-                    let full = add(node.ino, entry.cookie, kind_of(stat.mode), &entry.name);
-                    self.nodes.forget(node.ino, 1);
-                    if full {
+                    let fits = add(node.ino, entry.cookie, stat.mode, &entry.name);
+                    self.forget(node.ino, 1);
+                    if !fits {
                         break;
                     }
                 }
             }
             Entries::Control(table) => {
-                table.behind(from).any(|entry| {
+                let _ = table.behind(from).all(|entry| {
                     let attr = self.control_attr(&entry.value);
-                    add(attr.ino.0, entry.cookie, attr.kind, &entry.name)
+                    add(attr.ino, entry.cookie, attr.mode, &entry.name)
                 });
             }
         }
@@ -314,7 +343,7 @@ impl VeinFs {
             Entries::Folder(folder) => (folder.ino, folder.parent),
             Entries::Dir(node, _) => {
                 let parent = node.at.lock().parent.as_ref().map(|parent| parent.ino);
-                (node.ino, parent.unwrap_or(node.place.parent))
+                (node.ino, parent.unwrap_or_else(|| node.place().parent))
             }
             Entries::Control(_) => (control::ROOT, inode::ROOT),
         }

@@ -9,8 +9,10 @@ use std::sync::mpsc::Sender;
 use std::sync::{Arc, OnceLock};
 
 use fuser::{INodeNo, Notifier};
+use rustc_hash::FxHashSet;
 
-use super::node::{Cache, Listing, Node, NodeKind, Nodes};
+use super::epochs::Epochs;
+use super::node::{Cache, Listing, Node, Nodes};
 use crate::entry::RelPath;
 use crate::listing::c_name;
 use crate::live::Live;
@@ -30,13 +32,30 @@ pub(super) struct Forgetter {
     pub(super) listings: Arc<Cache<Listing>>,
     pub(super) devices: Arc<Devices>,
     pub(super) notifier: Arc<OnceLock<Notifier>>,
-    /// Directories that are to be forgotten once more.
-    pub(super) changed: Sender<u64>,
+    pub(super) epochs: Arc<Epochs>,
+    /// What is to be forgotten once more.
+    pub(super) late: Sender<Late>,
+    /// Attributes of matches depend on the directories above them.
+    pub(super) narrows: bool,
+}
+
+/// What the kernel has to be told once more, since an answer from before may have come after.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub(super) enum Late {
+    /// What a name in a directory stands for.
+    Entry(u64, Box<[u8]>),
+    /// An inode's attributes and pages.
+    Inode(u64),
+    /// A directory's entries.
+    Listing(u64),
+    /// The same, but some time later: answers may be under way that nobody has counted.
+    Settle(u64),
 }
 
 impl Forgetter {
     /// Has the kernel forget what is no longer so.
     pub(super) fn tell(&self, told: &Told) {
+        self.count(told);
         // The kernel answers ENOENT for what it has never heard of.
         for (folder, name) in &told.changes.names {
             self.entry(*folder, name);
@@ -45,15 +64,52 @@ impl Forgetter {
             self.inode(*folder);
             self.again(*folder);
         }
-        for place in &told.changes.places {
-            self.nodes.each(|node| {
-                if node.place.ino == *place {
+        if !told.changes.places.is_empty() {
+            let places: FxHashSet<u64> = told.changes.places.iter().copied().collect();
+            self.nodes.each_dir(|node| {
+                if node.dir().is_some_and(|dir| places.contains(&dir.place.ino)) {
                     self.directory(node.ino);
                 }
             });
         }
+        self.reach(&told.touches);
         for touch in &told.touches {
             self.touch(touch);
+        }
+    }
+
+    /// Has the attributes of matches forgotten whose ways have changed: they say who may reach what is in them.
+    fn reach(&self, touches: &[Touch]) {
+        let changed: FxHashSet<(usize, &[u8])> = touches
+            .iter()
+            .filter(|touch| self.narrows && touch.what == Touched::Reach)
+            .map(|touch| (touch.source, touch.dir.as_bytes()))
+            .collect();
+        if changed.is_empty() {
+            return;
+        }
+        for place in self.live.view().places.values() {
+            let path = place.found.path.as_bytes();
+            let ends = path.iter().enumerate().filter(|(_, byte)| **byte == b'/').map(|(end, _)| end);
+            let mut ways = ends.chain([0, path.len()]).map(|end| (place.source, &path[..end]));
+            if ways.any(|way| changed.contains(&way))
+                && let Some(notifier) = self.notifier.get()
+            {
+                let _ = notifier.inval_inode(INodeNo(place.ino), -1, 0);
+            }
+        }
+    }
+
+    /// Counts the changes, before the kernel is told of any.
+    fn count(&self, told: &Told) {
+        if !(told.changes.places.is_empty() && told.changes.folders.is_empty() && told.changes.names.is_empty()) {
+            self.epochs.count_all();
+        }
+        for touch in &told.touches {
+            match touch.what {
+                Touched::Below => self.epochs.count_all(),
+                _ => self.epochs.count(touch.source, touch.dir.as_bytes()),
+            }
         }
     }
 
@@ -72,7 +128,7 @@ impl Forgetter {
     /// An answer that is on its way may come late: the directory is forgotten once more.
     fn again(&self, ino: u64) {
         // Nobody receives where nothing is mounted, as in tests.
-        let _ = self.changed.send(ino);
+        let _ = self.late.send(Late::Settle(ino));
     }
 
     fn directory(&self, ino: u64) {
@@ -83,6 +139,9 @@ impl Forgetter {
 
     fn touch(&self, touch: &Touch) {
         let dir = &touch.dir;
+        if touch.what == Touched::Reach {
+            return;
+        }
         if touch.what == Touched::Below {
             // Files as well: nobody has said which of them are what they were.
             self.nodes.each(|node| {
@@ -92,6 +151,10 @@ impl Forgetter {
             });
         }
         let nodes = self.shown(touch.source, dir);
+        if let (Touched::File(name), false) = (&touch.what, nodes.is_empty()) {
+            // Its name and the directory are what they were.
+            return self.file(touch.source, dir, name);
+        }
         let mut looked = false;
         for node in nodes {
             self.directory(node.ino);
@@ -134,10 +197,8 @@ impl Forgetter {
             last = Some(end);
             for place in view.places_at(source, &path[..end]) {
                 let first = if end == path.len() { place.ino } else { inode::inside(place.ino, path) };
-                let same = |node: &Arc<Node>| {
-                    node.place.ino == place.ino
-                        && matches!(&node.kind, NodeKind::Dir { path: known, .. } if **known == *path)
-                };
+                let same =
+                    |node: &Arc<Node>| node.dir().is_some_and(|dir| dir.place.ino == place.ino && *dir.path == *path);
                 shown.extend((first..first + NEIGHBOURS).filter_map(|ino| self.nodes.get(ino)).find(same));
             }
         }

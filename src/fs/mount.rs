@@ -1,17 +1,23 @@
 //! A mount's life: from the mount point through the scan to the unmount.
 
+use std::ffi::OsStr;
 use std::io;
 use std::mem::ManuallyDrop;
+use std::os::fd::AsFd;
+use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::sync::mpsc::{Receiver, Sender, channel};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
 use std::time::{Duration, Instant};
 
-use fuser::{Config, INodeNo, MountOption, Session, SessionACL};
+use fuser::{Config, INodeNo, MountOption, Notifier, Session, SessionACL};
 use parking_lot::Mutex;
 
 use super::announce::{Announcer, Reach, Way};
-use super::forget::Forgetter;
+use super::forget::{Forgetter, Late};
+use super::negotiate::{Negotiator, Wish};
+use super::serve::Workers;
+use super::wire::Channel;
 use super::{FsOptions, VeinFs};
 use crate::crawl::{Unwatched, Watching};
 use crate::live::Live;
@@ -87,7 +93,8 @@ pub struct Mounted {
 #[derive(Debug)]
 pub struct Served {
     // Dropping it would unmount by path, which may be another's mount by then.
-    session: ManuallyDrop<fuser::BackgroundSession>,
+    _session: ManuallyDrop<Session<Negotiator>>,
+    workers: Workers,
     entry: Option<mounts::MountEntry>,
     teller: Teller,
 }
@@ -115,13 +122,19 @@ pub fn mount(
     if let Some(store) = &store {
         live.set_index(Box::new(store.status()));
     }
+    // In the order of the sources, for which they are made one after the other.
+    let watches: Mutex<Vec<Arc<dyn Watching>>> = Mutex::default();
     let make_watch = |at: usize, events: Sender<Event>| -> Arc<dyn Watching> {
-        let Some(choice) = watch else { return Arc::new(Unwatched) };
         let sink = move |changes| {
             // Nobody receives any more once the mount is going.
             let _ = events.send(Event::Told { changes });
         };
-        Arc::new(watch::Watch::start(&live.sources[at].root, choice, Box::new(sink)))
+        let watch: Arc<dyn Watching> = match watch {
+            Some(choice) => Arc::new(watch::Watch::start(&live.sources[at].root, choice, Box::new(sink))),
+            None => Arc::new(Unwatched),
+        };
+        watches.lock().push(Arc::clone(&watch));
+        watch
     };
     let (told, to_tell) = channel::<Told>();
     let tell = move |what| {
@@ -129,7 +142,7 @@ pub fn mount(
     };
     // What an index knows is in the view before anybody can look.
     let keeper = Keeper::new(Arc::clone(&live), inodes, &make_watch, store, keep, Box::new(tell))?;
-    let served = serve(&live, Some(waiter.session_end()), options)?;
+    let served = serve(&live, watches.into_inner(), Some(waiter.session_end()), options)?;
     let teller = served.teller();
     start("forget", move || to_tell.iter().for_each(|told| teller.tell(&told)))?;
     let (ended, kept) = channel();
@@ -144,14 +157,20 @@ fn start(name: &str, work: impl FnOnce() + Send + 'static) -> io::Result<()> {
     std::thread::Builder::new().name(name.into()).spawn(work).map(drop)
 }
 
-/// Mounts, and answers the kernel; `end` is told of the session's end.
+/// Mounts, and answers the kernel; `watches` tell of changes in the sources, in their order, and `end` is told of the
+/// session's end.
 ///
 /// # Errors
 /// If the mount is refused.
-pub fn serve(live: &Arc<Live>, end: Option<SessionEnd>, options: &MountOptions) -> Result<Served, MountError> {
-    let (changed, to_settle) = channel();
-    let fs = VeinFs::new(Arc::clone(live), options.fs.clone(), end, changed);
-    let (to_fill, handles, announcer) = (fs.notifier(), fs.handles(), fs.announcer());
+pub fn serve(
+    live: &Arc<Live>,
+    watches: Vec<Arc<dyn Watching>>,
+    end: Option<SessionEnd>,
+    options: &MountOptions,
+) -> Result<Served, MountError> {
+    let (late, to_settle) = channel();
+    let fs = Arc::new(VeinFs::new(Arc::clone(live), options.fs.clone(), watches, end, late));
+    let (handles, announcer) = (fs.handles(), fs.announcer());
     let forgetter = Arc::new(fs.forgetter());
     let refused = |error: io::Error| MountError::Refused {
         mountpoint: live.mountpoint.clone(),
@@ -159,12 +178,17 @@ pub fn serve(live: &Arc<Live>, end: Option<SessionEnd>, options: &MountOptions) 
     };
     // Where the kernel checks access, an ordinary user's helper could not write to folders that nobody may write to.
     let way = Some(Way::here()).filter(|way| *way == Way::Clone || !options.fs.allow_other);
-    let session = Session::new(fs, &live.mountpoint, &config(options, way.is_none())).map_err(refused)?;
+    let checks = options.fs.allow_other || way == Some(Way::Clone) && fs.tells_all();
+    let wish = Wish { open: options.fs.open, checks };
+    let negotiator = Negotiator { wish, agreed: Arc::clone(&fs.agreed) };
+    let session = Session::new(negotiator, &live.mountpoint, &config(options, way.is_none())).map_err(refused)?;
+    let kernel = Channel::new(session.as_fd().try_clone_to_owned()?);
+    let _ = fs.channel.set(kernel.clone());
+    let notifier = session.notifier();
+    let _ = fs.notifier().set(notifier.clone());
+    let workers = Workers::start(&fs, &kernel, options.threads.max(2))?;
     // Unmounting must never hit another mount at the same path: it is told apart by its device number.
     let entry = mounts::find(&live.mountpoint).ok().flatten();
-    let session = session.spawn()?;
-    let notifier = session.notifier();
-    let _ = to_fill.set(notifier.clone());
     if let Some(entry) = &entry {
         let own = rustix::fs::makedev(entry.major, entry.minor);
         live.options.iter().for_each(|options| options.shut.add_device(own));
@@ -184,7 +208,8 @@ pub fn serve(live: &Arc<Live>, end: Option<SessionEnd>, options: &MountOptions) 
         }
     })?;
     start("settle", move || settle(&to_settle, &notifier))?;
-    Ok(Served { session: ManuallyDrop::new(session), entry, teller: Teller { forgetter, announcer } })
+    let teller = Teller { forgetter, announcer };
+    Ok(Served { _session: ManuallyDrop::new(session), workers, entry, teller })
 }
 
 /// Starts to announce, on a mount that the kernel takes for one that can be written to.
@@ -205,7 +230,7 @@ fn announce(announcer: &Announcer, way: Way, entry: &mounts::MountEntry, options
 impl Served {
     /// True when the kernel has let go of the mount.
     pub fn has_ended(&self) -> bool {
-        self.session.guard.is_finished()
+        self.workers.have_ended()
     }
 
     /// What is to be told of changes.
@@ -295,7 +320,6 @@ fn config(options: &MountOptions, read_only: bool) -> Config {
         config.mount_options.push(MountOption::DefaultPermissions);
         config.acl = SessionACL::All;
     }
-    config.n_threads = Some(options.threads.max(2));
     config
 }
 
@@ -325,18 +349,41 @@ fn raise_readahead(device: &str) {
     }
 }
 
-/// Has the kernel forget the contents of directories some time after they changed.
+/// Has the kernel forget once more what it may have been told of too late.
 ///
-/// It compares modification times by itself. But the answer to a reader that asked before a change can arrive after
-/// another reader has seen the change, and is then kept as if it were the new content.
-fn settle(changed: &Receiver<u64>, notifier: &fuser::Notifier) {
-    while let Ok(first) = changed.recv() {
-        std::thread::sleep(SETTLE);
-        let mut directories: Vec<u64> = std::iter::once(first).chain(changed.try_iter()).collect();
-        directories.sort_unstable();
-        directories.dedup();
-        directories.into_iter().for_each(|ino| {
-            let _ = notifier.inval_inode(INodeNo(ino), 0, 0);
-        });
+/// It compares modification times of directories by itself. But the answer to a reader that asked before a change can
+/// arrive after another reader has seen the change, and is then kept as if it were the new content: what is to settle
+/// is forgotten again when such answers have arrived.
+fn settle(late: &Receiver<Late>, notifier: &Notifier) {
+    let mut settling: Vec<u64> = Vec::new();
+    let mut due = Instant::now();
+    loop {
+        let next = match settling.is_empty() {
+            true => late.recv().ok(),
+            false => match late.recv_timeout(due.saturating_duration_since(Instant::now())) {
+                Err(RecvTimeoutError::Timeout) => {
+                    settling.sort_unstable();
+                    settling.dedup();
+                    settling.drain(..).for_each(|ino| drop(notifier.inval_inode(INodeNo(ino), 0, 0)));
+                    continue;
+                }
+                next => next.ok(),
+            },
+        };
+        match next {
+            None => return,
+            Some(Late::Settle(ino)) => {
+                if settling.is_empty() {
+                    due = Instant::now() + SETTLE;
+                }
+                settling.push(ino);
+            }
+            Some(Late::Entry(parent, name)) => {
+                let _ = notifier.inval_entry(INodeNo(parent), OsStr::from_bytes(&name));
+            }
+            Some(Late::Inode(ino) | Late::Listing(ino)) => {
+                let _ = notifier.inval_inode(INodeNo(ino), 0, 0);
+            }
+        }
     }
 }

@@ -5,7 +5,8 @@ use std::ffi::{CStr, CString};
 use std::hash::BuildHasher;
 use std::io;
 use std::num::NonZeroUsize;
-use std::sync::{Arc, Weak};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant, SystemTime};
 
 use lru::LruCache;
@@ -15,22 +16,22 @@ use rustc_hash::{FxBuildHasher, FxHashMap};
 use crate::expand::{Content, Shown};
 use crate::source::{Handle, Stat};
 use crate::view::Place;
+use crate::view::inode::is_directory;
 use crate::view::table::Table;
 
 /// How many ways the tables are split, so that threads seldom meet on a lock.
 const SHARDS: usize = 64;
 
 /// An inode inside a match.
+///
+/// There is one for each file that the kernel remembers, so it is small: with its place in the table some 170 bytes and
+/// the name.
 #[derive(Debug)]
 pub(crate) struct Node {
     pub(crate) ino: u64,
-    /// The match it belongs to; of a file that several matches show, the first through which it was looked up.
-    pub(crate) place: Arc<Place>,
-    pub(crate) kind: NodeKind,
     /// Where the real thing is.
     pub(crate) at: Mutex<At>,
-    /// How it is open.
-    pub(crate) open: Mutex<OpenState>,
+    pub(crate) kind: NodeKind,
 }
 
 /// The directory and name of the real thing.
@@ -45,26 +46,27 @@ pub(crate) struct At {
 
 #[derive(Debug)]
 pub(crate) enum NodeKind {
-    Dir {
-        /// Below the source.
-        path: Box<[u8]>,
-        content: Mutex<Arc<Content>>,
-        shown: Mutex<ShownState>,
-    },
+    Dir(Box<Dir>),
     /// A file, link or special, by its device and inode number.
-    Leaf { dev: u64, ino: u64 },
+    Leaf {
+        dev: u64,
+        ino: u64,
+    },
 }
 
-/// What differs after a file was written to. A modification time alone can be set back to what it was.
-pub(crate) type Version = ((i64, u32), (i64, u32), u64);
-
-/// How a file is open; all opens of one inode at a time share one mode and one backing file.
-#[derive(Debug, Default)]
-pub(crate) struct OpenState {
-    pub(crate) count: u32,
-    pub(crate) backing: Weak<fuser::BackingId>,
-    /// Modification and change time and size when it was last opened: pages cached since are good if they are the same.
-    pub(crate) seen: Option<Version>,
+/// A directory inside a match, or the match itself.
+#[derive(Debug)]
+pub(crate) struct Dir {
+    /// The match it belongs to.
+    pub(crate) place: Arc<Place>,
+    /// Below the source.
+    pub(crate) path: Box<[u8]>,
+    pub(crate) content: Mutex<Arc<Content>>,
+    pub(crate) shown: Mutex<ShownState>,
+    /// It, or a directory above it in the match, is reached through a link.
+    pub(crate) behind_link: bool,
+    /// Changes in it are told, as far as its entries are known.
+    pub(crate) told: AtomicBool,
 }
 
 /// What a directory showed last.
@@ -78,12 +80,19 @@ pub(crate) struct ShownState {
     changed: Option<SystemTime>,
 }
 
+impl Dir {
+    /// True if changes in it are told, as far as its entries are known.
+    pub(crate) fn is_told(&self) -> bool {
+        self.told.load(Ordering::Relaxed)
+    }
+}
+
 impl Node {
     /// Remembers what a directory shows now: a change that its own modification time does not tell of, deeper down,
     /// counts as one of its own, so that the kernel asks for its entries again.
     /// True if it is another thing than it was.
     pub(crate) fn note_shown(&self, entries: &[(Box<[u8]>, Shown)], own: (i64, u32)) -> bool {
-        let NodeKind::Dir { shown, .. } = &self.kind else { return false };
+        let Some(Dir { shown, .. }) = self.dir() else { return false };
         // Independent of the order of listing.
         let hash = entries.iter().fold(0u64, |sum, entry| sum.wrapping_add(FxBuildHasher.hash_one(entry)));
         let mut shown = shown.lock();
@@ -100,29 +109,39 @@ impl Node {
 
     /// When what a directory shows changed last, if its own modification time, now `own`, does not tell.
     pub(crate) fn changed(&self, own: (i64, u32)) -> Option<SystemTime> {
-        let NodeKind::Dir { shown, .. } = &self.kind else { return None };
-        let shown = shown.lock();
+        let shown = self.dir()?.shown.lock();
         // The two come from clocks of different grain: which of them is later says nothing.
         shown.changed.filter(|_| shown.own == own)
     }
 
+    /// It as a directory.
+    pub(crate) fn dir(&self) -> Option<&Dir> {
+        match &self.kind {
+            NodeKind::Dir(dir) => Some(dir),
+            NodeKind::Leaf { .. } => None,
+        }
+    }
+
     /// The match through which it was looked up last.
+    ///
+    /// # Panics
+    /// Never: what is no directory always has one that it is in.
     pub(crate) fn place(&self) -> Arc<Place> {
-        match (&self.kind, &self.at.lock().parent) {
-            (NodeKind::Leaf { .. }, Some(parent)) => Arc::clone(&parent.place),
-            _ => Arc::clone(&self.place),
+        match &self.kind {
+            NodeKind::Dir(dir) => Arc::clone(&dir.place),
+            NodeKind::Leaf { .. } => self.at.lock().parent.as_ref().expect("a leaf is in a directory").place(),
         }
     }
 
     /// True for a directory that was listed since the kernel was told of it.
     pub(crate) fn was_listed(&self) -> bool {
-        matches!(&self.kind, NodeKind::Dir { shown, .. } if shown.lock().hash.is_some())
+        self.dir().is_some_and(|dir| dir.shown.lock().hash.is_some())
     }
 
     /// The path of a directory below its source; for anything else, that of the directory it is in.
     pub(crate) fn dir_path(&self) -> Vec<u8> {
         match &self.kind {
-            NodeKind::Dir { path, .. } => path.to_vec(),
+            NodeKind::Dir(dir) => dir.path.to_vec(),
             NodeKind::Leaf { .. } => self.at.lock().parent.as_ref().map_or(Vec::new(), |parent| parent.dir_path()),
         }
     }
@@ -140,22 +159,28 @@ impl Node {
     }
 }
 
-/// The nodes that the kernel remembers, each with how often it was told of it.
+/// The nodes that the kernel remembers, each with how often it was told of it; directories apart, since they alone are
+/// gone through.
 #[derive(Debug)]
-pub(crate) struct Nodes(Vec<Mutex<Shard>>);
+pub(crate) struct Nodes {
+    dirs: Vec<Mutex<Shard>>,
+    leaves: Vec<Mutex<Shard>>,
+}
 
 /// By inode number.
 type Shard = FxHashMap<u64, (Arc<Node>, u64)>;
 
 impl Default for Nodes {
     fn default() -> Self {
-        Self((0..SHARDS).map(|_| Mutex::default()).collect())
+        let shards = || (0..SHARDS).map(|_| Mutex::default()).collect();
+        Self { dirs: shards(), leaves: shards() }
     }
 }
 
 impl Nodes {
     fn shard(&self, ino: u64) -> &Mutex<Shard> {
-        &self.0[(ino ^ ino >> 32) as usize % SHARDS]
+        let shards = if is_directory(ino) { &self.dirs } else { &self.leaves };
+        &shards[(ino ^ ino >> 32) as usize % SHARDS]
     }
 
     pub(crate) fn get(&self, ino: u64) -> Option<Arc<Node>> {
@@ -164,15 +189,17 @@ impl Nodes {
 
     /// How many there are.
     pub(crate) fn len(&self) -> usize {
-        self.0.iter().map(|shard| shard.lock().len()).sum()
+        self.dirs.iter().chain(&self.leaves).map(|shard| shard.lock().len()).sum()
     }
 
     /// Calls `each` for every one, without a lock.
     pub(crate) fn each(&self, mut each: impl FnMut(&Arc<Node>)) {
-        for shard in &self.0 {
-            let nodes: Vec<Arc<Node>> = shard.lock().values().map(|(node, _)| Arc::clone(node)).collect();
-            nodes.iter().for_each(&mut each);
-        }
+        self.dirs.iter().chain(&self.leaves).for_each(|shard| of(shard).iter().for_each(&mut each));
+    }
+
+    /// Calls `each` for every directory, without a lock.
+    pub(crate) fn each_dir(&self, mut each: impl FnMut(&Arc<Node>)) {
+        self.dirs.iter().for_each(|shard| of(shard).iter().for_each(&mut each));
     }
 
     /// The node numbered `ino`, or the next number whose node is the `same` thing or not there; counted once more.
@@ -200,8 +227,8 @@ impl Nodes {
         }
     }
 
-    /// The kernel forgets what it was told `lookups` times.
-    pub(crate) fn forget(&self, ino: u64, lookups: u64) {
+    /// The kernel forgets what it was told `lookups` times; true if it knows it no longer.
+    pub(crate) fn forget(&self, ino: u64, lookups: u64) -> bool {
         let mut shard = self.shard(ino).lock();
         let gone = match shard.get_mut(&ino) {
             Some((_, known)) => {
@@ -213,8 +240,12 @@ impl Nodes {
         let node = if gone { shard.remove(&ino) } else { None };
         // Dropped without the lock: the last node of a chain drops those above it.
         drop(shard);
-        drop(node);
+        node.is_some()
     }
+}
+
+fn of(shard: &Mutex<Shard>) -> Vec<Arc<Node>> {
+    shard.lock().values().map(|(node, _)| Arc::clone(node)).collect()
 }
 
 /// Things that are cheap to keep and can be had again, each for a limited time.

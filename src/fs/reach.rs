@@ -2,20 +2,19 @@
 
 use std::ffi::{CString, OsStr};
 use std::io;
-use std::os::fd::AsFd;
 use std::os::unix::ffi::OsStrExt;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
-use fuser::{FileAttr, FileHandle, INodeNo};
 use parking_lot::Mutex;
 
-use super::attr::{file_attr, folder_attr};
+use super::attr::{Attr, file_attr, folder_attr, since_epoch};
 use super::control::Control;
 use super::files::Open;
-use super::node::{At, Node, NodeKind, OpenState, ShownState, open_child};
-use super::{FOREVER, VeinFs, ViewMode, share};
+use super::node::{At, Dir, Node, NodeKind, ShownState, open_child};
+use super::{FOREVER, FRESH, VeinFs, ViewMode, share};
 use crate::expand::{Content, Shown};
 use crate::listing::c_name;
 use crate::source::{Handle, Source, Stat, open_way};
@@ -37,14 +36,14 @@ pub(super) fn stale() -> io::Error {
 }
 
 impl VeinFs {
-    pub(super) fn target(&self, ino: INodeNo) -> io::Result<Target> {
-        if let Some(control) = Control::of(ino.0, self.live.patterns.len()) {
+    pub(super) fn target(&self, ino: u64) -> io::Result<Target> {
+        if let Some(control) = Control::of(ino, self.live.patterns.len()) {
             return Ok(Target::Control(control));
         }
-        if let Some(node) = self.nodes.get(ino.0) {
+        if let Some(node) = self.nodes.get(ino) {
             return Ok(Target::Node(node));
         }
-        self.folder(ino.0).map(Target::Folder).ok_or_else(stale)
+        self.folder(ino).map(Target::Folder).ok_or_else(stale)
     }
 
     /// A folder of the current view.
@@ -52,8 +51,8 @@ impl VeinFs {
         self.live.view().folders.get(ino).cloned()
     }
 
-    pub(super) fn node(&self, ino: INodeNo) -> io::Result<Arc<Node>> {
-        self.nodes.get(ino.0).ok_or_else(stale)
+    pub(super) fn node(&self, ino: u64) -> io::Result<Arc<Node>> {
+        self.nodes.get(ino).ok_or_else(stale)
     }
 
     // --- the real directories behind nodes ---
@@ -64,7 +63,7 @@ impl VeinFs {
 
     pub(super) fn root_handle(&self, source: usize) -> io::Result<Arc<Handle>> {
         let key = source as u64;
-        if let Some(handle) = self.handles.get(key, self.options.ttl) {
+        if let Some(handle) = self.handles.get(key, FRESH) {
             return Ok(handle);
         }
         let root = self.live.sources[source].source.open_root();
@@ -107,7 +106,7 @@ impl VeinFs {
         let mut missing: Vec<(Arc<Node>, At)> = Vec::new();
         let mut at = Arc::clone(node);
         let mut base = loop {
-            if let Some(handle) = self.handles.get(at.ino, self.options.ttl) {
+            if let Some(handle) = self.handles.get(at.ino, FRESH) {
                 break handle;
             }
             let how = at.at.lock().clone();
@@ -117,14 +116,14 @@ impl VeinFs {
                     at = parent;
                 }
                 None => {
-                    let handle = Arc::new(self.place_handle(&at.place)?);
+                    let handle = Arc::new(self.place_handle(&at.place())?);
                     self.handles.put(at.ino, Arc::clone(&handle));
                     break handle;
                 }
             }
         };
         for (node, how) in missing.into_iter().rev() {
-            base = Arc::new(open_child(self.source(&node.place), &base, &how.name, how.linked)?);
+            base = Arc::new(open_child(self.source(&node.place()), &base, &how.name, how.linked)?);
             self.handles.put(node.ino, Arc::clone(&base));
         }
         Ok(base)
@@ -139,30 +138,32 @@ impl VeinFs {
 
     pub(super) fn stat(&self, node: &Arc<Node>) -> io::Result<Stat> {
         match &node.kind {
-            NodeKind::Dir { .. } => self.source(&node.place).stat_dir(&*self.handle(node)?),
+            NodeKind::Dir(dir) => self.source(&dir.place).stat_dir(&*self.handle(node)?),
             NodeKind::Leaf { dev, ino } => {
                 let (dir, at) = self.whereabouts(node)?;
-                let stat = self.source(&node.place).stat(&dir, &at.name, at.linked)?;
+                let stat = self.source(&node.place()).stat(&dir, &at.name, at.linked)?;
                 // Another file has taken the name: whoever asks by name looks it up again.
                 if (stat.dev, stat.ino) == (*dev, *ino) { Ok(stat) } else { Err(stale()) }
             }
         }
     }
 
-    pub(super) fn attr(&self, node: &Arc<Node>, stat: &Stat) -> FileAttr {
+    pub(super) fn attr(&self, node: &Arc<Node>, stat: &Stat) -> Attr {
         let mut attr = file_attr(node.ino, stat);
         if let Some(changed) = node.changed(stat.mtime) {
-            attr.mtime = changed;
+            attr.mtime = since_epoch(changed);
         }
         if stat.is_link()
             && let Ok(text) = self.shown_text(node)
         {
             attr.size = text.len() as u64;
         }
-        let top_of_match = matches!(&node.kind, NodeKind::Dir { .. }) && node.at.lock().parent.is_none();
-        if self.options.allow_other && top_of_match {
-            let source = &self.live.sources[node.place.source];
-            share::narrow(&mut attr, &PathBuf::from(OsStr::from_bytes(&source.path_of(&node.place.found.path))));
+        if self.options.allow_other
+            && let Some(dir) = node.dir()
+            && node.at.lock().parent.is_none()
+        {
+            let source = &self.live.sources[dir.place.source];
+            share::narrow(&mut attr, &PathBuf::from(OsStr::from_bytes(&source.path_of(&dir.place.found.path))));
         }
         attr
     }
@@ -175,13 +176,13 @@ impl VeinFs {
         name: &[u8],
         shown: &Shown,
     ) -> io::Result<(Arc<Node>, Stat)> {
-        let linked = matches!(shown, Shown::Dir { linked: true, .. } | Shown::File { linked: true });
+        let linked = shown.is_linked();
         let name = c_name(name);
-        let stat = self.source(&dir.place).stat(handle, &name, linked)?;
-        let at = At { parent: Some(Arc::clone(dir)), name, linked };
+        let place = dir.place();
+        let stat = self.source(&place).stat(handle, &name, linked)?;
         let fits = match shown {
             // Through links there are other ways to what is not entered.
-            Shown::Dir { .. } => stat.is_dir() && !self.live.options[dir.place.source].shut.is_device(stat.dev),
+            Shown::Dir { .. } => stat.is_dir() && !self.live.options[place.source].shut.is_device(stat.dev),
             Shown::File { .. } => stat.is_file(),
             Shown::Link => stat.is_link(),
             Shown::Special => !stat.is_dir() && !stat.is_link(),
@@ -191,68 +192,74 @@ impl VeinFs {
             self.listings.remove(dir.ino);
             return Err(gone());
         }
-        let content = match shown {
-            Shown::Dir { content, .. } => Some(content.clone()),
-            _ => None,
+        let at = At { parent: Some(Arc::clone(dir)), name, linked };
+        let node = match shown {
+            Shown::Dir { content, .. } => self.remember_below(dir, at, content),
+            _ => self.remember_leaf(at, &stat),
         };
-        let node = self.remember(&dir.place, at, &stat, content);
         if node.was_listed() && self.depends_on_more_than_names(&node) {
             // What the kernel keeps of it is good for as long as the attributes that go with this answer say so.
-            let _ = self.listing(&node, self.options.ttl);
+            let _ = self.listing(&node, FRESH);
         }
         Ok((node, stat))
     }
 
-    fn remember(&self, place: &Arc<Place>, at: At, stat: &Stat, content: Option<Content>) -> Arc<Node> {
-        if let Some(content) = content {
-            let mut path = at.parent.as_ref().map_or(Vec::new(), |parent| parent.dir_path());
-            if !path.is_empty() {
-                path.push(b'/');
-            }
-            path.extend_from_slice(at.name.to_bytes());
-            return self.remember_dir(place, path, at, content, None);
+    fn remember_below(&self, above: &Arc<Node>, at: At, content: &Content) -> Arc<Node> {
+        let (place, behind_link) = match above.dir() {
+            Some(dir) => (Arc::clone(&dir.place), dir.behind_link || at.linked),
+            None => (above.place(), true),
+        };
+        let mut path = above.dir_path();
+        if !path.is_empty() {
+            path.push(b'/');
         }
+        path.extend_from_slice(at.name.to_bytes());
+        let number = inode::inside(place.ino, &path);
+        self.remember_dir(&place, path, at, content, number, behind_link)
+    }
+
+    fn remember_leaf(&self, at: At, stat: &Stat) -> Arc<Node> {
         let (dev, ino) = (stat.dev, stat.ino);
         let same = |node: &Node| matches!(node.kind, NodeKind::Leaf { dev: d, ino: i } if (d, i) == (dev, ino));
+        let mut new = Some(at);
         let node = self.nodes.remember(self.devices.ino(dev, ino), same, |number| Node {
             ino: number,
-            place: Arc::clone(place),
+            at: Mutex::new(new.take().expect("made once")),
             kind: NodeKind::Leaf { dev, ino },
-            at: Mutex::new(at.clone()),
-            open: Mutex::new(OpenState::default()),
         });
-        // Looked up by another name: the newest is the likeliest to be there still.
-        *node.at.lock() = at;
+        if let Some(at) = new {
+            // Looked up by another name: the newest is the likeliest to be there still.
+            *node.at.lock() = at;
+        }
         node
     }
 
-    pub(super) fn remember_dir(
+    fn remember_dir(
         &self,
         place: &Arc<Place>,
         path: Vec<u8>,
         at: At,
-        content: Content,
-        number: Option<u64>,
+        content: &Content,
+        number: u64,
+        behind_link: bool,
     ) -> Arc<Node> {
-        let number = number.unwrap_or_else(|| inode::inside(place.ino, &path));
-        let same = |node: &Node| {
-            node.place.ino == place.ino && matches!(&node.kind, NodeKind::Dir { path: known, .. } if **known == *path)
-        };
+        let same = |node: &Node| node.dir().is_some_and(|dir| dir.place.ino == place.ino && *dir.path == *path);
         let node = self.nodes.remember(number, same, |number| Node {
             ino: number,
-            place: Arc::clone(place),
-            kind: NodeKind::Dir {
+            at: Mutex::new(at.clone()),
+            kind: NodeKind::Dir(Box::new(Dir {
+                place: Arc::clone(place),
                 path: path.clone().into(),
                 content: Mutex::new(Arc::new(content.clone())),
                 shown: Mutex::new(ShownState::default()),
-            },
-            at: Mutex::new(at.clone()),
-            open: Mutex::new(OpenState::default()),
+                behind_link,
+                told: AtomicBool::new(false),
+            })),
         });
-        if let NodeKind::Dir { content: known, .. } = &node.kind {
-            let mut known = known.lock();
-            if **known != content {
-                *known = Arc::new(content);
+        if let Some(dir) = node.dir() {
+            let mut known = dir.content.lock();
+            if **known != *content {
+                *known = Arc::new(content.clone());
             }
         }
         node
@@ -270,13 +277,13 @@ impl VeinFs {
     pub(super) fn remember_place(&self, place: &Arc<Place>) -> Arc<Node> {
         let at = At { parent: None, name: CString::default(), linked: false };
         let path = place.found.path.as_bytes().to_vec();
-        self.remember_dir(place, path, at, self.place_content(place), Some(place.ino))
+        self.remember_dir(place, path, at, &self.place_content(place), place.ino, self.options.follow)
     }
 
     /// The node of a match's own directory; counts as a lookup. Its generation is always 0: it stands for the match at
     /// this path, whatever directory is there.
     pub(super) fn enter_place(&self, place: &Arc<Place>) -> io::Result<(Arc<Node>, Stat)> {
-        let stat = match self.handles.get(place.ino, self.options.ttl) {
+        let stat = match self.handles.get(place.ino, FRESH) {
             Some(handle) => self.source(place).stat_dir(&handle)?,
             None => self.stat_place(place)?,
         };
@@ -288,10 +295,9 @@ impl VeinFs {
         self.live.sources[place.source].path_of(&place.found.path)
     }
 
-    pub(super) fn link_attr(&self, place: &Place) -> FileAttr {
+    pub(super) fn link_attr(&self, place: &Place) -> Attr {
         let mut attr = folder_attr(place.ino, self.live.started, self.uid, self.gid);
-        attr.kind = fuser::FileType::Symlink;
-        attr.perm = 0o777;
+        attr.mode = libc::S_IFLNK | 0o777;
         attr.size = self.link_text(place).len() as u64;
         attr
     }
@@ -302,17 +308,17 @@ impl VeinFs {
 
     /// True if what a directory shows can change without a change of the directory itself.
     fn depends_on_more_than_names(&self, node: &Node) -> bool {
-        let NodeKind::Dir { content, .. } = &node.kind else { return false };
-        match &**content.lock() {
+        node.dir().is_some_and(|dir| match &**dir.content.lock() {
             Content::Whole => false,
             Content::States(states) => states.iter().any(|(state, _)| self.live.automaton.looks_deeper(*state)),
-        }
+        })
     }
 
-    pub(super) fn do_getattr(&self, ino: INodeNo, handle: Option<FileHandle>) -> io::Result<(FileAttr, Duration)> {
+    /// Attributes, and how long they are good.
+    pub(super) fn do_getattr(&self, ino: u64, handle: Option<u64>) -> io::Result<(Attr, Duration)> {
         if let Some(Open::File { fd, node, .. }) = handle.and_then(|handle| self.opened.get(handle)) {
-            let stat = self.source(&node.place).stat_dir(&Handle(fd.as_fd().try_clone_to_owned()?))?;
-            return Ok((file_attr(node.ino, &stat), self.options.ttl));
+            let stat = self.stat_open(&fd, &node)?;
+            return Ok((file_attr(node.ino, &stat), self.keep_attr(&node, &stat)));
         }
         match self.target(ino) {
             Ok(Target::Control(control)) => Ok((self.control_attr(&control), Duration::ZERO)),
@@ -322,18 +328,18 @@ impl VeinFs {
                     let recent = || self.listings.get(node.ino, FOREVER).is_some_and(|listing| listing.recent);
                     if self.depends_on_more_than_names(&node) || recent() {
                         // The kernel asks whether what it keeps of the directory is still good.
-                        let _ = self.listing(&node, self.options.ttl);
+                        let _ = self.listing(&node, FRESH);
                     }
-                    Ok((self.attr(&node, &stat), self.options.ttl))
+                    Ok((self.attr(&node, &stat), self.keep_attr(&node, &stat)))
                 }
                 // Removed or replaced while open: what is open tells.
                 Err(error) => match self.any_open(&node) {
-                    Some(stat) => Ok((file_attr(node.ino, &stat), self.options.ttl)),
+                    Some(stat) => Ok((file_attr(node.ino, &stat), FRESH)),
                     None => Err(error),
                 },
             },
             Err(error) if self.options.view == ViewMode::Link => {
-                let place = self.place_by_ino(ino.0).ok_or(error)?;
+                let place = self.place_by_ino(ino).ok_or(error)?;
                 Ok((self.link_attr(&place), FOREVER))
             }
             Err(error) => Err(error),

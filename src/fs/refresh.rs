@@ -11,8 +11,6 @@ use std::ffi::OsStr;
 use std::io;
 use std::os::unix::ffi::OsStrExt;
 
-use fuser::INodeNo;
-
 use super::VeinFs;
 use super::reach::Target;
 use crate::entry::{RelPath, valid_name};
@@ -37,7 +35,7 @@ fn parse(rest: &[u8], sources: usize) -> Option<(usize, RelPath)> {
 
 impl VeinFs {
     /// Only whoever mounted, and root, may ask; a question for the value's length alone begins nothing.
-    pub(super) fn do_refresh(&self, uid: u32, ino: INodeNo, asked: &[u8], begins: bool) -> io::Result<Vec<u8>> {
+    pub(super) fn do_refresh(&self, uid: u32, ino: u64, asked: &[u8], begins: bool) -> io::Result<Vec<u8>> {
         let refused = |number| io::Error::from_raw_os_error(number);
         if uid != self.uid && uid != 0 {
             return Err(refused(libc::EPERM));

@@ -6,7 +6,7 @@
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 
-use fuser::FileAttr;
+use super::attr::Attr;
 
 /// The attribute that holds an access list.
 pub(super) const ACCESS_LIST: &str = "system.posix_acl_access";
@@ -49,18 +49,19 @@ pub(super) fn narrows(path: &Path) -> bool {
 /// Where all of them may be searched by everyone, nothing changes. Otherwise the folder belongs to the owner of the
 /// narrowest, and to its group if that one may search it and no other directory is narrower still. Access lists only
 /// take away: what they give to others is not seen.
-pub(super) fn narrow(attr: &mut FileAttr, path: &Path) {
+pub(super) fn narrow(attr: &mut Attr, path: &Path) {
     let above = narrow_above(path);
     let Some(Narrow { uid, gid, mode, .. }) = above.first() else { return };
     let one_owner = above.iter().all(|other| other.uid == *uid && other.mode & 0o100 != 0);
     let one_group = above.iter().all(|other| other.gid == *gid && other.mode & 0o010 != 0 && !other.listed);
     // Whoever is in the folder's own group has that group's bits and no others.
-    let everyone = attr.perm & attr.perm >> 3 & 0o007;
-    let group = if attr.gid == *gid { (attr.perm & 0o070) >> 3 } else { everyone };
-    let user = if attr.uid == *uid { (attr.perm & 0o700) >> 6 } else { everyone };
-    attr.perm &= 0o7000;
+    let own = attr.perm();
+    let everyone = own & own >> 3 & 0o007;
+    let group = if attr.gid == *gid { (own & 0o070) >> 3 } else { everyone };
+    let user = if attr.uid == *uid { (own & 0o700) >> 6 } else { everyone };
+    let mut perm = own & 0o7000;
     if one_owner && mode & 0o100 != 0 {
-        attr.perm |= user << 6;
+        perm |= user << 6;
         attr.uid = *uid;
     } else {
         // Root only.
@@ -68,8 +69,9 @@ pub(super) fn narrow(attr: &mut FileAttr, path: &Path) {
     }
     attr.gid = *gid;
     if one_group && !listed(path) {
-        attr.perm |= group << 3;
+        perm |= group << 3;
     }
+    attr.set_perm(perm);
 }
 
 #[cfg(test)]
@@ -103,9 +105,9 @@ mod tests {
         let narrowed = |mode| {
             set(&above, mode);
             let mut attr = folder_attr(7, std::time::SystemTime::now(), owner, 4711);
-            attr.perm = 0o755;
+            attr.set_perm(0o755);
             narrow(&mut attr, &folder);
-            (attr.perm, narrows(&folder))
+            (attr.perm(), narrows(&folder))
         };
         set(dir.path(), 0o755);
         assert_eq!(narrowed(0o755), (0o755, false));

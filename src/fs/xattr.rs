@@ -1,18 +1,19 @@
 //! Extended attributes: the file's own, and where it really is.
 
+use std::cell::RefCell;
 use std::ffi::{CString, OsStr};
 use std::io;
 use std::os::fd::AsRawFd;
 use std::os::unix::ffi::OsStrExt;
 use std::path::PathBuf;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use rustix::fs::{getxattr, lgetxattr, listxattr, llistxattr};
 
+use super::VeinFs;
+use super::node::Node;
 use super::share::ACCESS_LIST;
-use crate::live::Live;
 use crate::source::Handle;
-use crate::view::Place;
 use crate::view::matches::captures;
 
 const OURS: [&str; 3] = ["user.veinfs.source", "user.veinfs.pattern", "user.veinfs.captures"];
@@ -24,12 +25,11 @@ pub(super) struct Subject {
     pub(super) dir: Arc<Handle>,
     /// The name in `dir` and whether it is a link to follow; `None` for `dir` itself.
     pub(super) name: Option<(CString, bool)>,
-    /// The real path.
-    pub(super) real: Vec<u8>,
-    /// Its access list is not shown.
-    pub(super) unlisted: bool,
-    pub(super) place: Arc<Place>,
+    pub(super) node: Arc<Node>,
 }
+
+/// The attribute that holds a label of SELinux.
+const LABEL: &[u8] = b"security.selinux";
 
 impl Subject {
     /// A path that leads there whatever has been renamed above: xattr calls take no directory descriptor.
@@ -56,28 +56,18 @@ impl Subject {
         self.name.as_ref().is_none_or(|(_, linked)| *linked)
     }
 
-    pub(super) fn get(&self, name: &OsStr, live: &Live) -> io::Result<Vec<u8>> {
-        match name.as_bytes() {
-            b"user.veinfs.source" => return Ok(self.real.clone()),
-            b"user.veinfs.pattern" => {
-                return Ok(live.automaton.top(self.place.found.pattern).name.clone().into_bytes());
-            }
-            b"user.veinfs.captures" => {
-                return Ok(captures(&live.automaton, &self.place.found).to_string().into_bytes());
-            }
-            name if self.unlisted && name == ACCESS_LIST.as_bytes() => {
-                return Err(io::Error::from_raw_os_error(libc::ENODATA));
-            }
-            _ => {}
+    /// The value of one of the file's own attributes.
+    pub(super) fn get(&self, name: &[u8]) -> io::Result<Vec<u8>> {
+        thread_local! {
+            /// As long as the longest value.
+            static ROOM: RefCell<Vec<u8>> = RefCell::new(vec![0; MAX_BYTES]);
         }
-        let mut value = vec![0; MAX_BYTES];
-        let read = if self.follow() {
-            getxattr(self.path(), name, &mut value[..])?
-        } else {
-            lgetxattr(self.path(), name, &mut value[..])?
-        };
-        value.truncate(read);
-        Ok(value)
+        let (path, name) = (self.path(), OsStr::from_bytes(name));
+        ROOM.with_borrow_mut(|room| {
+            let read =
+                if self.follow() { getxattr(path, name, &mut room[..]) } else { lgetxattr(path, name, &mut room[..]) };
+            Ok(room[..read?].to_vec())
+        })
     }
 
     pub(super) fn list(&self) -> io::Result<Vec<u8>> {
@@ -107,4 +97,34 @@ impl Subject {
         }
         Ok(names)
     }
+}
+
+impl VeinFs {
+    /// The value of an extended attribute, the thing's own or ours.
+    pub(super) fn do_getxattr(&self, ino: u64, name: &[u8]) -> io::Result<Vec<u8>> {
+        let absent = || io::Error::from_raw_os_error(libc::ENODATA);
+        let Subject { node, dir, name: at } = self.do_xattrs(ino)?.ok_or_else(absent)?;
+        match name {
+            b"user.veinfs.source" => return Ok(self.real_path(&node)),
+            b"user.veinfs.pattern" => {
+                return Ok(self.live.automaton.top(node.place().found.pattern).name.clone().into_bytes());
+            }
+            b"user.veinfs.captures" => {
+                return Ok(captures(&self.live.automaton, &node.place().found).to_string().into_bytes());
+            }
+            _ if name == ACCESS_LIST.as_bytes() && self.is_unlisted(&node) => return Err(absent()),
+            _ => {}
+        }
+        Subject { node, dir, name: at }.get(name).map_err(|error| match error.raw_os_error() {
+            // `ls -l` asks for the label of each file, and the kernel keeps none; told that there are none, it asks once.
+            Some(libc::ENODATA) if name == LABEL && !labels_are_in_use() => io::Error::from_raw_os_error(libc::ENOTSUP),
+            _ => error,
+        })
+    }
+}
+
+/// True if this kernel runs SELinux.
+fn labels_are_in_use() -> bool {
+    static IN_USE: OnceLock<bool> = OnceLock::new();
+    *IN_USE.get_or_init(|| std::path::Path::new("/sys/fs/selinux/enforce").exists())
 }

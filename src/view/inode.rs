@@ -41,6 +41,11 @@ pub fn may_be_folder(ino: u64) -> bool {
     ino / SPACE == 2
 }
 
+/// True of the numbers that directories have: folders, matches, and those inside matches.
+pub fn is_directory(ino: u64) -> bool {
+    ino / SPACE >= 2
+}
+
 /// Numbers of folders and matches.
 #[derive(Debug, Default)]
 pub struct Inodes {

@@ -63,13 +63,14 @@ impl Trial {
             view,
             symlinks: Symlinks::Follow,
             open: OpenMode::Cached,
-            ttl: Duration::from_secs(1),
+            ttl: Some(Duration::from_secs(1)),
+            poll: None,
             allow_other,
             follow: false,
         };
         let program = PathBuf::from(env!("CARGO_BIN_EXE_veinfs"));
         let options = MountOptions { fs, threads: 4, exec: true, source_name: "trial".into(), program };
-        let served = serve(&live, None, &options).expect("a mount");
+        let served = serve(&live, Vec::new(), None, &options).expect("a mount");
         let catalog = RefCell::new(Catalog::new(&live.automaton));
         Self { bed, live, inodes: RefCell::new(inodes), catalog, served }
     }

@@ -49,6 +49,10 @@ impl Watching for TestWatch {
         self.0.then_some(true)
     }
 
+    fn tells(&self, _dev: u64) -> bool {
+        false
+    }
+
     fn remove(&self, _path: &[u8]) {}
 
     fn state(&self) -> State {

@@ -22,17 +22,20 @@ impl Kept {
                         }
                     }
                 }
-                Change::Attributes { dir, name, is_dir } => {
-                    self.changed(&dir, name.as_deref(), name.is_none());
-                    if let (true, Some(name)) = (is_dir, &name) {
-                        let path = [&*dir, b"/", name].concat();
-                        self.changed(&path, None, true);
-                    }
+                Change::Attributes { dir, name, is_dir: true } => {
+                    let path = name.map_or_else(|| dir.to_vec(), |name| [&*dir, b"/", &name].concat());
+                    self.changed(&path, None, true);
+                    self.reach_changed(&path);
                 }
-                Change::Content { dir, name } => self.changed(&dir, Some(&name), false),
+                Change::Attributes { dir, name: Some(name), .. } | Change::Content { dir, name } => {
+                    self.changed(&dir, Some(&name), false);
+                }
+                Change::Attributes { dir, name: None, .. } => self.changed(&dir, None, true),
                 Change::Root => {
                     self.note_mounts();
                     self.look_at_root();
+                    // Not all that is shown is known to the tree, and so compared.
+                    self.touch(RelPath::root(), Touched::Below);
                     // Watches may have gone though it is there again.
                     if !self.is_away() && self.tree.node(NodeId::ROOT).state == State::Read {
                         self.dirty.insert(NodeId::ROOT);
@@ -71,6 +74,28 @@ impl Kept {
         nodes
     }
 
+    /// Who may search a directory may have changed, one above the root included.
+    fn reach_changed(&mut self, dir: &[u8]) {
+        let root = self.crawler.source.root.as_os_str().as_bytes();
+        let at = match self.below_root(dir) {
+            Some(below) => below,
+            None if root.starts_with(dir) => RelPath::root(),
+            None => return,
+        };
+        self.touch(at, Touched::Reach);
+    }
+
+    /// The path below the root of something that is named by its absolute path.
+    fn below_root(&self, path: &[u8]) -> Option<RelPath> {
+        let root = self.crawler.source.root.as_os_str().as_bytes();
+        let rest = path.strip_prefix(root.strip_suffix(b"/").unwrap_or(root))?;
+        match rest {
+            [] => Some(RelPath::root()),
+            [b'/', below @ ..] => Some(RelPath::from_bytes(below.to_vec())),
+            _ => None,
+        }
+    }
+
     /// The entry `name` of `dir` is another one, or `dir` itself is; `structure`: it came, went, or may be read otherwise.
     pub(super) fn changed(&mut self, dir: &[u8], name: Option<&[u8]>, structure: bool) {
         let nodes = self.nodes_of(dir);
@@ -80,7 +105,19 @@ impl Kept {
         if !known && self.crawling > 0 {
             self.early.insert(dir.into());
         }
+        let what = match name {
+            None => Touched::Itself,
+            Some(name) if structure => Touched::Entry(name.into()),
+            Some(name) => Touched::File(name.into()),
+        };
+        if nodes.is_empty()
+            && let Some(below) = self.below_root(dir)
+        {
+            // It may be shown though it is not searched for matches.
+            self.touch(below, what.clone());
+        }
         for id in nodes {
+            self.touch(self.tree.path(id), what.clone());
             if self.tree.node(id).state == State::Pending {
                 continue;
             }
@@ -89,8 +126,6 @@ impl Kept {
             } else if self.tree.tests_files(&self.crawler.automaton, id) {
                 self.tree.judge_again(id);
             }
-            let what = name.map_or(Touched::Itself, |name| Touched::Entry(name.into()));
-            self.touch(self.tree.path(id), what);
         }
     }
 }
