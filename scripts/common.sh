@@ -5,6 +5,7 @@ REPO=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
 # shellcheck disable=SC2034  # for those who source this
 CACHE=${VEINFS_DEV_CACHE:-${XDG_CACHE_HOME:-${HOME:?}/.cache}/veinfs-dev}
 
+cache_directory() { printf '%s\n' "$CACHE"; }
 say() { printf '%s\n' "$*" >&2; }
 die() {
     say "${0##*/}: $*"
@@ -56,15 +57,15 @@ release_veinfs() {
     if [[ -n ${VEINFS:-} ]]; then realpath -- "$VEINFS"; else built_executable veinfs --bin veinfs; fi
 }
 
-# made_tree DIRS: makes the benchmark tree of so many directories unless it is there, and prints its path. It stays in
-# the cache directory; what make-tree said of it is beside it, in PATH.made.
+# made_tree DIRS [FILES]: makes the benchmark tree of so many directories (and files in each, on average) unless it is
+# there, and prints its path. It stays in the cache directory; what make-tree said of it is beside it, in PATH.made.
 made_tree() {
-    local tree=$CACHE/tree-$1
+    local tree=$CACHE/tree-$1${2:+x$2}
     if [[ ! -e $tree.made ]]; then
         say "making the tree in $tree"
         rm -rf -- "$tree"
         mkdir -p -- "$CACHE"
-        "$REPO/scripts/make-tree" "$tree" "$1" >"$tree.part"
+        "$REPO/scripts/make-tree" "$tree" "$@" >"$tree.part"
         mv -- "$tree.part" "$tree.made"
     fi
     printf '%s\n' "$tree"
