@@ -113,6 +113,20 @@ pub(crate) fn has(program: &str) -> bool {
     found
 }
 
+/// A command that runs the words added to it as root where everybody may mount: with a device for everybody, in a mount
+/// namespace where nobody else sees it. What other tests have mounted does not live on in there. `dir` is searchable for
+/// everybody and holds what this takes.
+pub(crate) fn with_fuse_for_all(dir: &Path) -> Command {
+    let script = r#"
+        awk '/ - fuse/ { print $5 }' /proc/self/mountinfo | while read -r at; do umount -l "$(printf "$at")"; done
+        mknod -m 666 fuse c 10 229 && mount --bind fuse /dev/fuse &&
+        echo user_allow_other > conf && mount --bind conf /etc/fuse.conf &&
+        exec "$@""#;
+    let mut command = Command::new("unshare");
+    command.args(["-m", "sh", "-c", script, "sh"]).current_dir(dir);
+    command
+}
+
 /// Waits until `true_now`.
 #[track_caller]
 pub(crate) fn eventually(what: &str, mut true_now: impl FnMut() -> bool) {

@@ -1,4 +1,4 @@
-//! The view as a mirror: every entry has the bytes and attributes of its source, and nothing can be changed.
+//! The view as a mirror: every entry has the bytes and attributes of its source.
 
 use std::collections::BTreeMap;
 use std::ffi::{CString, OsStr, OsString};
@@ -8,7 +8,6 @@ use std::os::unix::fs::{FileExt, FileTypeExt, MetadataExt, PermissionsExt, symli
 use std::path::{Path, PathBuf};
 
 use rustix::fs::{AtFlags, CWD, FileType, Mode, OFlags, Timespec, Timestamps, XattrFlags};
-use rustix::io::Errno;
 
 use crate::bed::{TestBed, can_mount, lay_out, ndjson};
 
@@ -399,81 +398,4 @@ fn of_a_file_in_overlapping_sources_each_view_names_its_own() {
         let link = bed.mnt.join("two").join(view).join("no");
         assert_eq!(fs::read_link(link).expect("a link"), inner.join("nowhere"), "{view}");
     }
-}
-
-/// Every way of changing something at `path`, by name.
-fn changes(path: &Path) -> Vec<(&'static str, Result<(), Errno>)> {
-    let other = path.with_file_name("new name");
-    let parent = path.parent().expect("a parent");
-    let now = Timespec { tv_sec: 1, tv_nsec: 1 };
-    let times = Timestamps { last_access: now, last_modification: now };
-    let open = |path: &Path, flags| rustix::fs::open(path, flags, Mode::RUSR).map(drop);
-    let old = |result: nix::Result<()>| result.map_err(|e| Errno::from_raw_os_error(e as i32));
-    let is_dir = path.is_dir();
-    let mut done = vec![
-        ("create", open(&other, OFlags::WRONLY | OFlags::CREATE)),
-        ("create to read", open(&other, OFlags::RDONLY | OFlags::CREATE)),
-        ("create exclusively", open(&other, OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL)),
-        ("mkdir", rustix::fs::mkdir(&other, Mode::RWXU)),
-        ("symlink", rustix::fs::symlink("x", &other)),
-        ("mknod", old(nix::unistd::mkfifo(&other, nix::sys::stat::Mode::S_IRUSR))),
-        ("rename", rustix::fs::rename(path, &other)),
-        ("chmod", rustix::fs::chmod(path, Mode::RUSR)),
-        ("chown", rustix::fs::chown(path, Some(rustix::process::getuid()), None)),
-        ("utimensat", rustix::fs::utimensat(CWD, path, &times, AtFlags::empty())),
-        ("setxattr", rustix::fs::setxattr(path, "user.new", b"1", XattrFlags::empty())),
-        ("removexattr", rustix::fs::removexattr(path, "user.veinfs.source")),
-    ];
-    if is_dir {
-        done.push(("rmdir", rustix::fs::rmdir(path)));
-    } else {
-        let link = rustix::fs::linkat(CWD, path, CWD, &other, AtFlags::empty());
-        done.extend([
-            ("open to write", open(path, OFlags::WRONLY)),
-            ("open for both", open(path, OFlags::RDWR)),
-            ("open to append", open(path, OFlags::WRONLY | OFlags::APPEND)),
-            ("open to truncate", open(path, OFlags::WRONLY | OFlags::TRUNC)),
-            ("open to read and truncate", open(path, OFlags::RDONLY | OFlags::TRUNC)),
-            ("truncate", old(nix::unistd::truncate(path, 0))),
-            ("unlink", rustix::fs::unlink(path)),
-            ("link", link),
-            ("anonymous file", open(parent, OFlags::WRONLY | OFlags::TMPFILE)),
-        ]);
-    }
-    done
-}
-
-#[test]
-fn every_change_is_refused() {
-    if !can_mount() {
-        return;
-    }
-    let bed = TestBed::new(&["a/run/data.csv=1,2", "a/run/raw/1.csv=3", "a/run/config.yaml=x", "a/run/dangling -> no"]);
-    bed.mount(["-p", &bed.file("experiment.yaml", EXPERIMENT)]);
-    let run = "experiment/run";
-    for path in [
-        "experiment".to_owned(),
-        run.to_owned(),
-        format!("{run}/data.csv"),
-        format!("{run}/raw"),
-        format!("{run}/raw/1.csv"),
-        ".veinfs".to_owned(),
-        ".veinfs/status.json".to_owned(),
-        ".veinfs/patterns/experiment.json".to_owned(),
-    ] {
-        for (what, result) in changes(&bed.mnt.join(&path)) {
-            // The kernel asks first whether the file system has anonymous files.
-            let fits = result == Err(Errno::ROFS) || what == "anonymous file" && result == Err(Errno::OPNOTSUPP);
-            assert!(fits, "{what} of {path}: {result:?}");
-        }
-    }
-    let file = File::open(bed.mnt.join(run).join("data.csv")).expect("a file");
-    let allocated = nix::fcntl::fallocate(&file, nix::fcntl::FallocateFlags::empty(), 0, 100);
-    assert_eq!(allocated, Err(nix::Error::EBADF), "a file open for reading alone");
-    assert!(file.write_at(b"x", 0).is_err());
-    let link = bed.mnt.join(run).join("dangling");
-    assert_eq!(rustix::fs::unlink(&link), Err(Errno::ROFS));
-    assert_eq!(rustix::fs::rename(&link, bed.mnt.join(run).join("other")), Err(Errno::ROFS));
-    assert_eq!(fs::read(bed.src.join("a/run/data.csv")).expect("the file"), b"1,2");
-    assert_eq!(crate::bed::names(bed.src.join("a/run")), ["config.yaml", "dangling", "data.csv", "raw"]);
 }
