@@ -20,6 +20,8 @@ mod pathvein;
 mod readme;
 mod real_trees;
 mod serving;
+mod sharing;
+mod soak;
 mod trees;
 mod updating;
 mod walking;
