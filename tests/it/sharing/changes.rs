@@ -50,18 +50,11 @@ const LISTED_STEPS: [Step; 3] = [
 
 /// The steps that are not followed where the kernel may keep attributes for long; one that is fails the test.
 ///
-/// A change above a match is told, but the match's folder, which has its permissions from there, is not forgotten. (What is
-/// opened is seen all the same: where it would refuse, the kernel asks again.)
-const KNOWN: [&str; 8] = [
-    "top-shut",
-    "mid-shut",
-    "mid-team",
-    "mid-team-lost",
-    "mid-given-away",
-    "mid-to-root",
-    "root-shut",
-    "above-root-shut",
-];
+/// A change above a match is told, but the match's folder, which has its permissions from there, is not forgotten. (It is
+/// seen all the same where somebody is refused before it or after it: then the kernel asks again.)
+const KNOWN: [&str; 6] = ["top-shut", "mid-shut", "mid-team", "mid-to-root", "root-shut", "above-root-shut"];
+/// Those that are not followed back.
+const KNOWN_BACK: [&str; 1] = ["mid-opened"];
 /// The same of [`LISTED_STEPS`].
 const LISTED_KNOWN: [&str; 1] = ["mid-without-ben"];
 
@@ -208,6 +201,11 @@ fn take(trees: &mut Trees, step: &Step, exact: bool, way: &str) {
         super::Output::of(std::process::Command::new("setfacl").arg("-b").arg(&at)).ok();
     }
     set(&at, step.before);
+    if KNOWN_BACK.contains(&step.name) && LONG.contains(&way) {
+        let mended = trees.comes_right(step, exact, Some(Duration::from_secs(1)));
+        assert!(!mended, "{what}, and back: it is followed now; take it off the list KNOWN_BACK");
+        return;
+    }
     trees.comes_right(step, true, None);
     assert_eq!(trees.row(step), before, "{what}, and back");
 }
