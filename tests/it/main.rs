@@ -23,6 +23,8 @@ mod readme;
 mod real_trees;
 mod refusals;
 mod serving;
+mod sharing;
+mod soak;
 mod trees;
 mod updating;
 mod walking;

@@ -12,9 +12,13 @@ use rustix::fs::{AtFlags, CWD, FileType, Mode, OFlags, Timespec, Timestamps, Xat
 use crate::bed::{TestBed, can_mount, lay_out, ndjson};
 
 /// A small generator (xorshift64*), so that a seed stands for the same tree everywhere.
-struct Random(u64);
+pub(crate) struct Random(u64);
 
 impl Random {
+    pub(crate) fn new(seed: u64) -> Self {
+        Self(seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1)
+    }
+
     fn next(&mut self) -> u64 {
         self.0 ^= self.0 >> 12;
         self.0 ^= self.0 << 25;
@@ -22,11 +26,11 @@ impl Random {
         self.0.wrapping_mul(0x2545_f491_4f6c_dd1d)
     }
 
-    fn below(&mut self, end: u64) -> u64 {
+    pub(crate) fn below(&mut self, end: u64) -> u64 {
         self.next() % end
     }
 
-    fn of<T: Copy>(&mut self, choices: &[T]) -> T {
+    pub(crate) fn of<T: Copy>(&mut self, choices: &[T]) -> T {
         choices[self.below(choices.len() as u64) as usize]
     }
 
@@ -52,7 +56,7 @@ struct Grower {
 impl Grower {
     fn grow(seed: u64, root: &Path) {
         let is_root = rustix::process::geteuid().is_root();
-        let random = Random(seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1);
+        let random = Random::new(seed);
         let mut grower = Grower { random, root: root.into(), files: Vec::new(), dirs: Vec::new(), is_root };
         grower.dir(root.to_path_buf(), 0);
         for run in 0..2 {
