@@ -352,7 +352,8 @@ fn page() -> String {
         page.push_str(&format!("\n## {heading}\n\n| pattern | finds | source |\n| --- | --- | --- |\n"));
         for builtin in LIBRARY.iter().filter(|builtin| builtin.field == *field) {
             let source = builtin.source();
-            let title = source.split([',', ':']).next().expect("split yields something");
+            let end = [", ", ": ", "; ", ". ", " ("].iter().filter_map(|mark| source.find(mark)).min();
+            let title = &source[..end.unwrap_or(source.len())];
             let source = builtin.url().map_or_else(|| title.to_owned(), |url| format!("[{title}]({url})"));
             let name = builtin.name;
             page.push_str(&format!("| [{name}](../patterns/{name}.yaml) | {} | {source} |\n", builtin.description()));
