@@ -30,19 +30,20 @@ pub(crate) struct PatternsArgs {
 
 pub(crate) fn run(args: &PatternsArgs) -> anyhow::Result<u8> {
     let mut stdout = io::stdout().lock();
-    match &*args.words {
-        [] => list(&mut stdout, LIBRARY.iter(), args.json)?,
-        [name] if !args.search && library::find(name).is_some() => {
-            let builtin = library::find(name).expect("it was just found");
-            print(&mut stdout, builtin, args.json)?;
+    let named = match &*args.words {
+        [name] if !args.search => library::find(name),
+        _ => None,
+    };
+    if let Some(builtin) = named {
+        print(&mut stdout, builtin, args.json)?;
+    } else if args.words.is_empty() {
+        list(&mut stdout, LIBRARY.iter(), args.json)?;
+    } else {
+        let found = library::search(&args.words);
+        if found.is_empty() {
+            bail!(ConfigError::Usage(not_found(&args.words)));
         }
-        words => {
-            let found = library::search(words);
-            if found.is_empty() {
-                bail!(ConfigError::Usage(not_found(words)));
-            }
-            list(&mut stdout, found.into_iter(), args.json)?;
-        }
+        list(&mut stdout, found.into_iter(), args.json)?;
     }
     stdout.flush()?;
     Ok(DONE)

@@ -212,9 +212,10 @@ mod tests {
     fn search_looks_at_names_and_fields_first_and_wants_all_words() {
         let names = |words: &[&str]| -> Vec<&str> { search(words).iter().map(|builtin| builtin.name).collect() };
         assert_eq!(names(&["CARGO"]), ["cargo-crate"]);
-        assert_eq!(names(&["tables"]), ["delta-table", "hive-table", "iceberg-table"]);
+        assert!(names(&["tables"]).starts_with(&["delta-table", "hive-table", "iceberg-table"]));
+        assert!(names(&["tables"])[3..].contains(&"nuscenes"), "its description speaks of tables");
         assert_eq!(names(&["git"]).first(), Some(&"git-bare"));
-        assert_eq!(names(&["prowiz", "no such word"]), [""; 0]);
+        assert_eq!(names(&["cargo", "no such word"]), [""; 0]);
         assert_eq!(names(&["proteowizard", "bruker"]), ["bruker-d"]);
         assert_eq!(names(&["kitti", "odometry"]), ["kitti-sequence"]);
     }

@@ -17,7 +17,7 @@ use veinfs::walk::{Event, Found, Progress, WalkOptions, walk};
 use crate::bed::{TestBed, can_mount, ndjson};
 use crate::differential::shown;
 
-/// What a trees' root is called, to patterns too.
+/// What the root of a tree is called, to patterns too.
 const ROOT: &str = "tree";
 
 /// The trees of one pattern.
@@ -154,6 +154,11 @@ impl Tree {
         }
         view
     }
+
+    /// The directories that match, and what each shows.
+    fn views(&self) -> Vec<(String, BTreeSet<String>)> {
+        self.matches.iter().map(|found| (found.clone(), self.view(found))).collect()
+    }
 }
 
 /// The content that a line gives: `\n` begins a line, and `@N ` at the start stands for N bytes of zero.
@@ -167,7 +172,7 @@ fn compiled(patterns: &[Pattern]) -> Automaton {
     compile(patterns).unwrap_or_else(|errors| panic!("{}", errors[0]))
 }
 
-/// The matches in a tree, each with its pattern's name.
+/// The matches in a tree.
 fn found(automaton: &Automaton, root: &Path) -> Vec<Found> {
     let found = Mutex::new(Vec::new());
     let report = |event| match event {
@@ -301,9 +306,10 @@ fn a_mount_of_the_whole_library_shows_the_examples() {
     }
     let bed = TestBed::new::<&str>(&[]);
     let books = books();
-    let example = |book: &Book| book.examples().next().map(|tree| (book.name.clone(), tree.view_all())).expect("one");
-    for book in &books {
-        book.examples().next().expect("an example").lay_out(&bed.src.join(&book.name));
+    let firsts: Vec<(&str, &Tree)> =
+        books.iter().map(|book| (&*book.name, book.examples().next().expect("an example"))).collect();
+    for (name, tree) in &firsts {
+        tree.lay_out(&bed.src.join(name));
     }
     bed.mount(LIBRARY.iter().flat_map(|builtin| ["-p", builtin.name]));
     let told = fs::read(bed.mnt.join(".veinfs/matches.ndjson")).expect("a control file");
@@ -314,10 +320,11 @@ fn a_mount_of_the_whole_library_shows_the_examples() {
             ((text("pattern"), text("relpath")), text("view"))
         })
         .collect();
-    for (name, views) in books.iter().map(example) {
-        for (found, wanted) in views {
-            let path = if found == "." { name.clone() } else { format!("{name}/{found}") };
-            let view = told.get(&(name.clone(), path.clone())).unwrap_or_else(|| panic!("{name}: {path} is no match"));
+    for (name, tree) in firsts {
+        for (found, wanted) in tree.views() {
+            let path = if found == "." { name.to_owned() } else { format!("{name}/{found}") };
+            let told = told.get(&(name.to_owned(), path.clone()));
+            let view = told.unwrap_or_else(|| panic!("{name}: {path} is no match"));
             let root = bed.mnt.join(view);
             let shown: BTreeSet<String> = walkdir::WalkDir::new(&root)
                 .min_depth(1)
@@ -327,13 +334,6 @@ fn a_mount_of_the_whole_library_shows_the_examples() {
                 .collect();
             assert_eq!(shown, wanted, "{name}: {path}");
         }
-    }
-}
-
-impl Tree {
-    /// What each match shows.
-    fn view_all(&self) -> Vec<(String, BTreeSet<String>)> {
-        self.matches.iter().map(|found| (found.clone(), self.view(found))).collect()
     }
 }
 
