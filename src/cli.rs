@@ -49,7 +49,7 @@ enum Command {
     Scan(scan::ScanArgs),
     /// Look for mistakes in patterns
     Check(check::CheckArgs),
-    /// List the built-in patterns, or print one
+    /// List the built-in patterns, search them, or print one
     Patterns(patterns::PatternsArgs),
     /// Say what mounts there are and how they are doing
     Status(status::StatusArgs),

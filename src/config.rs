@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use crate::automaton::Automaton;
 use crate::pattern::compile::compile;
-use crate::pattern::load::{Format, load_file, load_text};
+use crate::pattern::load::{Format, load_file};
 use crate::pattern::{Pattern, PatternError, library, nearest};
 use crate::source::Source;
 use crate::source::local::LocalSource;
@@ -72,7 +72,7 @@ fn load_pattern(argument: &OsStr) -> Result<Vec<Pattern>, Vec<PatternError>> {
     let name = argument.to_string_lossy();
     if !is_path {
         if let Some(builtin) = library::find(&name) {
-            return load_text(builtin.text.as_bytes(), Format::Yaml, &format!("built-in {name}"), builtin.name);
+            return Ok(vec![builtin.pattern()]);
         }
         if !path.exists() {
             let hint = match nearest(&name, library::LIBRARY.iter().map(|builtin| builtin.name)) {

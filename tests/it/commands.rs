@@ -206,7 +206,7 @@ fn a_reader_that_goes_away_is_no_failure() {
 fn the_library_is_listed_and_every_pattern_is_used_by_name_or_as_printed() {
     let bed = runs();
     let listed = bed.veinfs(["patterns"]).ok().lines();
-    assert!(listed.len() >= 10);
+    assert_eq!(listed.len(), veinfs::pattern::library::LIBRARY.len());
     for line in &listed {
         let (name, description) = line.split_once("  ").expect("two columns");
         assert!(!description.trim().is_empty(), "{name}");
@@ -221,7 +221,37 @@ fn the_library_is_listed_and_every_pattern_is_used_by_name_or_as_printed() {
     let found = tree.scan(["-p", &file]).ok().lines();
     assert_eq!(found, [tree.src.join("e1").to_str().expect("text")]);
     assert_eq!(tree.scan(["-p", "experiment"]).ok().lines(), found);
-    bed.veinfs(["patterns", "experimant"]).code(2).says("did you mean `experiment`?");
+}
+
+#[test]
+fn the_library_is_searched_where_no_pattern_has_that_name() {
+    let bed = TestBed::new::<&str>(&[]);
+    let patterns = |args: &[&str]| bed.veinfs([&["patterns"], args].concat());
+    let spectrometry = "\
+        agilent-d   An Agilent mass spectrometry or chromatography run (.d directory)\n\
+        bruker-d    A Bruker mass spectrometry run (.d directory)\n\
+        waters-raw  A Waters mass spectrometry run (.raw directory)\n";
+    assert_eq!(patterns(&["mass", "SPECTROMETRY"]).ok().text(), spectrometry);
+    assert!(patterns(&["maildir"]).ok().text().starts_with("# Source: "), "a name prints the file");
+    assert_eq!(patterns(&["maildir", "-s"]).ok().text(), "maildir  A mail folder in Maildir format\n");
+    assert_eq!(patterns(&["maildir", "courier"]).ok().text(), "maildir  A mail folder in Maildir format\n");
+
+    patterns(&["experimant"]).code(2).says("no built-in pattern is called `experimant`; did you mean `experiment`?");
+    patterns(&["xyzzy"]).code(2).says("or speaks of it; `veinfs patterns` lists them all");
+    patterns(&["maildir", "xyzzy"]).code(2).says("speaks of all of `maildir`, `xyzzy`; use fewer words");
+    patterns(&["--search"]).code(2).says("<NAME|WORD>");
+
+    let all = patterns(&["--json"]).ok().ndjson();
+    let keys: Vec<&String> = all[0].as_object().expect("an object").keys().collect();
+    assert_eq!(keys, ["name", "field", "description", "source", "url"]);
+    let named = |value: &serde_json::Value| value["name"].as_str().expect("text").to_owned();
+    let found = patterns(&["--json", "zarr"]).ok().ndjson();
+    assert!(found.len() >= 3 && found.iter().all(|one| all.contains(one)));
+    assert_eq!(found.iter().take(3).map(named).collect::<Vec<_>>(), ["ome-zarr", "zarr-array", "zarr-group"]);
+    let one = patterns(&["--json", "maildir"]).ok().ndjson();
+    let file = bed.file("maildir.json", &one[0]["pattern"].to_string());
+    bed.veinfs(["check", &file]).ok();
+    assert_eq!((one.len(), &one[0]["pattern"]["name"]), (1, &json!("maildir")));
 }
 
 #[test]

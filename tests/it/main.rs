@@ -12,6 +12,7 @@ mod following;
 mod generate;
 mod holding;
 mod indexing;
+mod library;
 mod life;
 mod mirror;
 mod mounts;

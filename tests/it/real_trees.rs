@@ -48,7 +48,14 @@ fn check(listing: &str, expected: &[(&str, usize)]) {
 fn bids_examples() {
     check(
         "bids-examples",
-        &[("bids-bold-run", 556), ("bids-dataset", 112), ("bids-subject", 807), ("ctf-ds", 13), ("zarr-array", 2)],
+        &[
+            ("bids-bold-run", 556),
+            ("bids-dataset", 112),
+            ("bids-subject", 807),
+            ("ctf-ds", 13),
+            ("zarr-array", 2),
+            ("zarr-group", 2),
+        ],
     );
 }
 
@@ -64,7 +71,7 @@ fn charts() {
 
 #[test]
 fn ansible_examples() {
-    check("ansible-examples", &[("ansible-role", 45), ("cargo-crate", 1)]);
+    check("ansible-examples", &[("ansible-project", 12), ("ansible-role", 45), ("cargo-crate", 1)]);
 }
 
 #[test]
