@@ -12,6 +12,7 @@ use crate::walk::WalkOptions;
 
 mod announce;
 mod check;
+mod guard;
 mod index;
 mod mount;
 mod out;
@@ -59,6 +60,8 @@ enum Command {
     Index(index::IndexArgs),
     #[command(hide = true)]
     Announce(announce::AnnounceArgs),
+    #[command(hide = true)]
+    Guard(guard::GuardArgs),
 }
 
 /// Which patterns.
@@ -119,6 +122,7 @@ pub fn main() -> ExitCode {
         Command::Check(args) => check::run(&args),
         Command::Patterns(args) => patterns::run(&args),
         Command::Announce(args) => announce::run(args),
+        Command::Guard(args) => guard::run(args),
     };
     match result {
         Ok(code) => ExitCode::from(code),

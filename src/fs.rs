@@ -6,9 +6,7 @@
 //! Nothing here writes: every change is answered EROFS, by the kernel where the mount is read-only to it and here where
 //! it is not ([`announce`] says why).
 
-use std::ffi::OsStr;
 use std::io;
-use std::os::unix::ffi::OsStrExt;
 use std::sync::mpsc::Sender;
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, SystemTime};
@@ -42,6 +40,7 @@ mod dirs;
 mod epochs;
 mod files;
 mod forget;
+pub mod guard;
 mod keep;
 pub mod mount;
 mod negotiate;
@@ -260,9 +259,10 @@ impl VeinFs {
 
     /// True if the access list of something is not shown: what a narrowed folder's own list gives, the directories above
     /// it may not.
-    fn is_unlisted(&self, node: &Node) -> bool {
+    fn is_unlisted(&self, node: &Arc<Node>) -> bool {
         let top = node.dir().is_some() && node.at.lock().parent.is_none();
-        self.options.allow_other && top && share::narrows(OsStr::from_bytes(&self.real_path(node)).as_ref())
+        // What cannot be opened is not opened to anyone.
+        self.options.allow_other && top && self.handle(node).map_or(true, |handle| share::narrows(&handle.0))
     }
 
     fn control_attr(&self, control: &Control) -> Attr {
@@ -319,15 +319,23 @@ impl VeinFs {
     fn do_access(&self, ino: u64, mask: u32) -> io::Result<()> {
         use rustix::fs::{Access, AtFlags, accessat};
         let asks = |bit: i32| mask & bit.cast_unsigned() != 0;
-        if asks(libc::W_OK) {
-            return Err(io::Error::from_raw_os_error(libc::EROFS));
+        let read_only = || io::Error::from_raw_os_error(libc::EROFS);
+        let Target::Node(node) = self.target(ino)? else {
+            return if asks(libc::W_OK) { Err(read_only()) } else { Ok(()) };
+        };
+        // Devices, FIFOs and sockets are written to without a change of the file system.
+        if asks(libc::W_OK)
+            && matches!(self.stat(&node)?.mode & libc::S_IFMT, libc::S_IFREG | libc::S_IFDIR | libc::S_IFLNK)
+        {
+            return Err(read_only());
         }
-        let Target::Node(node) = self.target(ino)? else { return Ok(()) };
         let mut access = Access::EXISTS;
         access.set(Access::READ_OK, asks(libc::R_OK));
+        access.set(Access::WRITE_OK, asks(libc::W_OK));
         access.set(Access::EXEC_OK, asks(libc::X_OK));
         match node.dir() {
-            Some(_) => accessat(&self.handle(&node)?.0, c".", access, AtFlags::EACCESS)?,
+            // Not by `.`, for which one has to be allowed to search it.
+            Some(_) => accessat(&self.handle(&node)?.0, c"", access, AtFlags::EACCESS | AtFlags::EMPTY_PATH)?,
             None => {
                 let (dir, at) = self.whereabouts(&node)?;
                 accessat(&dir.0, &at.name, access, AtFlags::EACCESS)?;

@@ -122,6 +122,9 @@ pub trait Source: Send + Sync + Debug {
     /// Those of the file system, also in all other methods.
     fn open_root(&self) -> io::Result<Handle>;
 
+    /// Opens an open directory once more, with a position of its own; who may read it may not be allowed to search it.
+    fn open_again(&self, dir: &Handle) -> io::Result<Handle>;
+
     /// Opens a directory below `base`; `tail` is a relative path of real directories, none of which may be a link.
     fn open_dir(&self, base: &Handle, tail: &CStr) -> io::Result<Handle>;
 
@@ -143,7 +146,8 @@ pub trait Source: Send + Sync + Debug {
     /// Whether a file passes a test; links are followed, and a dangling one passes none.
     fn test(&self, dir: &Handle, name: &CStr, test: &Test) -> io::Result<bool>;
 
-    /// Attributes of an entry, of what it leads to if `follow`.
+    /// Attributes of an entry, of what it leads to if `follow`; without that, `name` may be a path of several components,
+    /// none of which may be a link.
     fn stat(&self, dir: &Handle, name: &CStr, follow: bool) -> io::Result<Stat>;
 
     /// Attributes of an open directory.

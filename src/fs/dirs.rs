@@ -32,6 +32,9 @@ use crate::view::{Folder, Item, Place, inode};
 /// held up by attributes that nobody may ask for.
 const LOOKS: Duration = Duration::from_millis(5);
 
+/// The longest name that file systems have, in bytes (`NAME_MAX` of `linux/limits.h`).
+const NAME_MAX: usize = 255;
+
 /// What there is to list.
 enum Entries {
     Folder(Arc<Folder>),
@@ -123,7 +126,7 @@ impl VeinFs {
     fn open_to_list(&self, node: &Arc<Node>) -> io::Result<(Handle, Stat)> {
         let (place, handle) = (node.place(), self.handle(node)?);
         let source = self.source(&place);
-        let own = source.open_dir(&handle, c".")?;
+        let own = source.open_again(&handle)?;
         let stat = source.stat_dir(&own)?;
         Ok((own, stat))
     }
@@ -159,6 +162,9 @@ impl VeinFs {
     }
 
     pub(super) fn do_lookup(&self, parent: u64, name: &[u8]) -> io::Result<Entry> {
+        if name.len() > NAME_MAX {
+            return Err(io::Error::from_raw_os_error(libc::ENAMETOOLONG));
+        }
         match self.target(parent)? {
             Target::Control(control) => {
                 let child = control.child(name, &self.live).ok_or_else(gone)?;
@@ -273,8 +279,17 @@ impl VeinFs {
                     if !answer.has_room(size, &entry.name) {
                         break;
                     }
-                    let Ok(entered) = self.entry(dir, &handle, &entry.name, &entry.value, now) else { continue };
-                    add(answer, size, entry.cookie, &entry.name, &entered);
+                    match self.entry(dir, &handle, &entry.name, &entry.value, now) {
+                        Ok(entered) => add(answer, size, entry.cookie, &entry.name, &entered),
+                        // One may read the directory, and not search it: its names are known and nothing else.
+                        Err(error) if error.raw_os_error() == Some(libc::EACCES) => {
+                            let kind = entry.value.kind().unwrap_or(0);
+                            let number = inode::inside(dir.ino, &entry.name);
+                            answer.name_plus(size, (number, entry.cookie, &entry.name, kind), None);
+                        }
+                        // It has gone.
+                        Err(_) => {}
+                    }
                 }
             }
             Entries::Control(table) => {

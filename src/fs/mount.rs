@@ -18,7 +18,7 @@ use super::forget::{Forgetter, Late};
 use super::negotiate::{Negotiator, Wish};
 use super::serve::Workers;
 use super::wire::Channel;
-use super::{FsOptions, VeinFs};
+use super::{FsOptions, VeinFs, guard};
 use crate::crawl::{Unwatched, Watching};
 use crate::live::Live;
 use crate::mounts;
@@ -181,7 +181,8 @@ pub fn serve(
     let checks = options.fs.allow_other || way == Some(Way::Clone) && fs.tells_all();
     let wish = Wish { open: options.fs.open, checks };
     let negotiator = Negotiator { wish, agreed: Arc::clone(&fs.agreed) };
-    let session = Session::new(negotiator, &live.mountpoint, &config(options, way.is_none())).map_err(refused)?;
+    let read_only = way != Some(Way::Path);
+    let session = Session::new(negotiator, &live.mountpoint, &config(options, read_only)).map_err(refused)?;
     let kernel = Channel::new(session.as_fd().try_clone_to_owned()?);
     let _ = fs.channel.set(kernel.clone());
     let notifier = session.notifier();
@@ -201,6 +202,9 @@ pub fn serve(
         (None, _) => announcer.stop("with allow_other, it takes the right to mount (CAP_SYS_ADMIN)"),
         (_, None) => announcer.stop("the mount is not seen in /proc/self/mountinfo"),
     }
+    if let Some(entry) = &entry {
+        look_after(entry, &options.program)?;
+    }
     start("idle", move || {
         loop {
             std::thread::sleep(IDLE);
@@ -212,16 +216,19 @@ pub fn serve(
     Ok(Served { _session: ManuallyDrop::new(session), workers, entry, teller })
 }
 
-/// Starts to announce, on a mount that the kernel takes for one that can be written to.
+/// Starts a guard, from a thread that lives as long as this process.
+fn look_after(entry: &mounts::MountEntry, program: &Path) -> io::Result<()> {
+    let (device, mountpoint, program) = ((entry.major, entry.minor), entry.mountpoint.clone(), program.to_path_buf());
+    start("guard", move || match guard::start(&program, device, &mountpoint).and_then(|mut guard| guard.wait()) {
+        Ok(status) => tracing::debug!(%status, "the guard has ended"),
+        Err(error) => tracing::warn!(%error, "nobody guards the mount: if this process is killed, it may hang"),
+    })
+}
+
+/// Starts to announce.
 fn announce(announcer: &Announcer, way: Way, entry: &mounts::MountEntry, options: &MountOptions) {
     let mountpoint = entry.mountpoint.clone();
     let reach = Reach { program: options.program.clone(), mountpoint, device: (entry.major, entry.minor), way };
-    if way == Way::Clone
-        && let Err(error) = reach.make_read_only()
-    {
-        // Changes get EROFS from us then, not from the kernel.
-        tracing::warn!(%error, "the mount cannot be made read-only");
-    }
     if let Err(error) = announcer.start(reach) {
         announcer.stop(&error.to_string());
     }
@@ -334,6 +341,9 @@ fn refusal(error: &io::Error, allow_other: bool) -> String {
     let helper = ["/usr/bin/fusermount3", "/bin/fusermount3", "/usr/bin/fusermount", "/bin/fusermount"];
     if !helper.iter().any(|path| Path::new(path).exists()) {
         return format!("{plain}; ordinary users need fusermount3: `apt-get install fuse3`");
+    }
+    if plain.contains("could not determine username") {
+        return "fusermount3 mounts for users that have a name alone; add this one to /etc/passwd".into();
     }
     if allow_other {
         return format!("{plain}; allow_other needs the line `user_allow_other` in /etc/fuse.conf");

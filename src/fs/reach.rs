@@ -1,9 +1,7 @@
 //! From inode numbers to the real things: targets, nodes, open directories, attributes.
 
-use std::ffi::{CString, OsStr};
+use std::ffi::CString;
 use std::io;
-use std::os::unix::ffi::OsStrExt;
-use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 use std::time::Duration;
@@ -158,12 +156,11 @@ impl VeinFs {
         {
             attr.size = text.len() as u64;
         }
-        if self.options.allow_other
-            && let Some(dir) = node.dir()
-            && node.at.lock().parent.is_none()
-        {
-            let source = &self.live.sources[dir.place.source];
-            share::narrow(&mut attr, &PathBuf::from(OsStr::from_bytes(&source.path_of(&dir.place.found.path))));
+        if self.options.allow_other && node.dir().is_some() && node.at.lock().parent.is_none() {
+            match self.handle(node) {
+                Ok(handle) => share::narrow(&mut attr, &handle.0),
+                Err(_) => share::shut(&mut attr),
+            }
         }
         attr
     }
@@ -243,7 +240,11 @@ impl VeinFs {
         number: u64,
         behind_link: bool,
     ) -> Arc<Node> {
-        let same = |node: &Node| node.dir().is_some_and(|dir| dir.place.ino == place.ino && *dir.path == *path);
+        // What has become a link, or is one no longer, is another directory.
+        let same = |node: &Node| {
+            node.dir()
+                .is_some_and(|dir| dir.place.ino == place.ino && *dir.path == *path && dir.behind_link == behind_link)
+        };
         let node = self.nodes.remember(number, same, |number| Node {
             ino: number,
             at: Mutex::new(at.clone()),
@@ -285,6 +286,12 @@ impl VeinFs {
     pub(super) fn enter_place(&self, place: &Arc<Place>) -> io::Result<(Arc<Node>, Stat)> {
         let stat = match self.handles.get(place.ino, FRESH) {
             Some(handle) => self.source(place).stat_dir(&handle)?,
+            // The attributes and who may have them are to be those of one directory.
+            None if self.options.allow_other => {
+                let handle = Arc::new(self.place_handle(place)?);
+                self.handles.put(place.ino, Arc::clone(&handle));
+                self.source(place).stat_dir(&handle)?
+            }
             None => self.stat_place(place)?,
         };
         Ok((self.remember_place(place), stat))

@@ -156,7 +156,7 @@ impl Worker {
                 put_xattr(answer, &value, *size)?;
             }
             Call::ListXattr { size } => {
-                let names = fs.do_xattrs(ino)?.map_or(Ok(Vec::new()), |subject| subject.list())?;
+                let names = fs.do_xattrs(ino)?.map_or(Ok(Vec::new()), |subject| subject.list(request.uid == 0))?;
                 put_xattr(answer, &names, *size)?;
             }
             Call::OpenDir if fs.agreed().no_opendir => {

@@ -2,14 +2,20 @@
 //!
 //! With `allow_other` the kernel checks modes, owners and access lists of what the mount shows, and knows nothing of the
 //! real directories above a match. So a match's folder carries what they allow: everything in it is reached through it.
+//!
+//! The directories above are those of the directory that is open, found by `..`, not those of its path: under the path
+//! there may be another by now.
 
-use std::os::unix::fs::MetadataExt;
-use std::path::Path;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+
+use rustix::fs::{Mode, OFlags, Stat};
 
 use super::attr::Attr;
 
 /// The attribute that holds an access list.
 pub(super) const ACCESS_LIST: &str = "system.posix_acl_access";
+/// No directory lies deeper; the way up ends there.
+const DEEPEST: usize = 1 << 16;
 
 /// A directory above that somebody may not search.
 struct Narrow {
@@ -19,41 +25,68 @@ struct Narrow {
     listed: bool,
 }
 
-/// True if the file has an access list: then the group's bits are only its mask, and anybody may be shut out by name.
-fn listed(path: &Path) -> bool {
+impl Narrow {
+    /// One that nobody may search.
+    const SHUT: Narrow = Narrow { uid: u32::MAX, gid: u32::MAX, mode: 0, listed: false };
+}
+
+/// True if the directory has an access list: then the group's bits are only its mask, and anybody may be shut out by
+/// name.
+fn listed(dir: impl AsFd) -> bool {
+    // By this path, since directories above are open without the right to read them.
+    let path = format!("/proc/self/fd/{}", dir.as_fd().as_raw_fd());
     rustix::fs::getxattr_query(path, ACCESS_LIST).is_ok_and(|length| length > 0)
 }
 
-/// The directories above `path` that not everyone may search, upwards.
-fn narrow_above(path: &Path) -> Vec<Narrow> {
-    let narrow = path.ancestors().skip(1).filter_map(|above| match std::fs::metadata(above) {
-        Ok(meta) => {
-            let listed = listed(above);
-            // All three: where a group may not, its members may not though all others may.
-            let open = meta.mode() & 0o111 == 0o111 && !listed;
-            (!open).then(|| Narrow { uid: meta.uid(), gid: meta.gid(), mode: meta.mode(), listed })
+/// The directory above an open one; `None` above the root.
+fn above(dir: BorrowedFd<'_>, own: &Stat) -> rustix::io::Result<Option<(OwnedFd, Stat)>> {
+    let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+    let above = rustix::fs::openat(dir, c"..", flags, Mode::empty())?;
+    let stat = rustix::fs::fstat(&above)?;
+    Ok(((stat.st_dev, stat.st_ino) != (own.st_dev, own.st_ino)).then_some((above, stat)))
+}
+
+/// The directories above an open one that not everyone may search, upwards.
+fn narrow_above(dir: impl AsFd) -> Vec<Narrow> {
+    let mut narrow = Vec::new();
+    let Ok(mut own) = rustix::fs::fstat(&dir) else { return vec![Narrow::SHUT] };
+    let mut at: Option<OwnedFd> = None;
+    for _ in 0..DEEPEST {
+        match above(at.as_ref().map_or(dir.as_fd(), |at| at.as_fd()), &own) {
+            Ok(None) => return narrow,
+            Ok(Some((next, stat))) => {
+                let listed = listed(&next);
+                // All three: where a group may not, its members may not though all others may.
+                if stat.st_mode & 0o111 != 0o111 || listed {
+                    narrow.push(Narrow { uid: stat.st_uid, gid: stat.st_gid, mode: stat.st_mode, listed });
+                }
+                (at, own) = (Some(next), stat);
+            }
+            Err(_) => break,
         }
-        // What cannot be seen is not opened to anyone.
-        Err(_) => Some(Narrow { uid: u32::MAX, gid: u32::MAX, mode: 0, listed: false }),
-    });
-    narrow.collect()
+    }
+    // What cannot be seen is not opened to anyone.
+    narrow.push(Narrow::SHUT);
+    narrow
 }
 
-/// True if a match's folder at `path` does not have the access that it has by itself, nor its access list.
-pub(super) fn narrows(path: &Path) -> bool {
-    !narrow_above(path).is_empty()
+/// True if a match's folder does not have the access that it has by itself, nor its access list.
+pub(super) fn narrows(dir: impl AsFd) -> bool {
+    !narrow_above(dir).is_empty()
 }
 
-/// Takes from the attributes of a match's folder what the real directories above `path` do not let everyone do.
+/// Takes from the attributes of a match's folder what the real directories above `dir` do not let everyone do.
 ///
 /// Where all of them may be searched by everyone, nothing changes. Otherwise the folder belongs to the owner of the
 /// narrowest, and to its group if that one may search it and no other directory is narrower still. Access lists only
 /// take away: what they give to others is not seen.
-pub(super) fn narrow(attr: &mut Attr, path: &Path) {
-    let above = narrow_above(path);
+pub(super) fn narrow(attr: &mut Attr, dir: impl AsFd) {
+    let above = narrow_above(&dir);
     let Some(Narrow { uid, gid, mode, .. }) = above.first() else { return };
     let one_owner = above.iter().all(|other| other.uid == *uid && other.mode & 0o100 != 0);
-    let one_group = above.iter().all(|other| other.gid == *gid && other.mode & 0o010 != 0 && !other.listed);
+    // Owners are shut out by their own bits though they may be in the group, and then only root is told apart from it.
+    let one_group =
+        one_owner && above.iter().all(|other| other.gid == *gid && other.mode & 0o010 != 0 && !other.listed);
     // Whoever is in the folder's own group has that group's bits and no others.
     let own = attr.perm();
     let everyone = own & own >> 3 & 0o007;
@@ -68,16 +101,23 @@ pub(super) fn narrow(attr: &mut Attr, path: &Path) {
         attr.uid = 0;
     }
     attr.gid = *gid;
-    if one_group && !listed(path) {
+    if one_group && !listed(&dir) {
         perm |= group << 3;
     }
     attr.set_perm(perm);
 }
 
+/// Takes all access from the attributes of a match's folder of which it is not known who may reach it.
+pub(super) fn shut(attr: &mut Attr) {
+    (attr.uid, attr.gid) = (0, 0);
+    attr.set_perm(0);
+}
+
 #[cfg(test)]
 mod tests {
     use std::fs::{Permissions, create_dir, set_permissions};
-    use std::os::unix::fs::PermissionsExt;
+    use std::os::unix::fs::{MetadataExt, PermissionsExt};
+    use std::path::Path;
 
     use super::super::attr::folder_attr;
     use super::*;
@@ -106,8 +146,9 @@ mod tests {
             set(&above, mode);
             let mut attr = folder_attr(7, std::time::SystemTime::now(), owner, 4711);
             attr.set_perm(0o755);
-            narrow(&mut attr, &folder);
-            (attr.perm(), narrows(&folder))
+            let open = std::fs::File::open(&folder).expect("a directory");
+            narrow(&mut attr, &open);
+            (attr.perm(), narrows(&open))
         };
         set(dir.path(), 0o755);
         assert_eq!(narrowed(0o755), (0o755, false));
@@ -115,7 +156,7 @@ mod tests {
         assert_eq!(narrowed(0o750), (0o750, true));
         assert_eq!(narrowed(0o700), (0o700, true));
         assert_eq!(narrowed(0o705), (0o700, true), "all but the group: it cannot be told from the others");
-        assert_eq!(narrowed(0o655), (0o050, true), "the owner may not");
+        assert_eq!(narrowed(0o655), (0, true), "the owner may not, though perhaps in the group");
         set(&above, 0o755);
         let list = access_list();
         match rustix::fs::setxattr(&above, ACCESS_LIST, &list, rustix::fs::XattrFlags::empty()) {

@@ -70,7 +70,8 @@ impl Subject {
         })
     }
 
-    pub(super) fn list(&self) -> io::Result<Vec<u8>> {
+    /// The names of all, the file's own and ours; `privileged` callers see those that are trusted too (xattr(7)).
+    pub(super) fn list(&self, privileged: bool) -> io::Result<Vec<u8>> {
         let mut names = vec![0u8; MAX_BYTES];
         let read = if self.follow() {
             listxattr(self.path(), &mut names[..])
@@ -83,14 +84,15 @@ impl Subject {
             Err(rustix::io::Errno::OPNOTSUPP) => 0,
             Err(error) => return Err(error.into()),
         });
-        if !self.may_have_ours() {
-            return Ok(names);
-        }
         let own = names.split(|byte| *byte == 0).filter(|name| !name.is_empty());
         let mut names: Vec<u8> = own
             .filter(|name| !OURS.iter().any(|ours| ours.as_bytes() == *name))
+            .filter(|name| privileged || !name.starts_with(b"trusted."))
             .flat_map(|name| name.iter().copied().chain([0]))
             .collect();
+        if !self.may_have_ours() {
+            return Ok(names);
+        }
         for name in OURS {
             names.extend_from_slice(name.as_bytes());
             names.push(0);

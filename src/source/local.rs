@@ -2,7 +2,7 @@
 
 use std::ffi::CStr;
 use std::io;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
 use rustix::fs::{AtFlags, FileType, Mode, OFlags, RawDir, ResolveFlags, StatxFlags};
@@ -11,6 +11,7 @@ use rustix::io::Errno;
 use super::{Handle, ListBuffer, RawKind, Source, Stat};
 use crate::automaton::{CONTAINS_BYTES, Test};
 use crate::entry::Kind;
+use crate::listing::c_name;
 
 /// Flags for every directory: read, never write, never through a link.
 const DIR: OFlags = OFlags::RDONLY.union(OFlags::DIRECTORY).union(OFlags::NOFOLLOW).union(OFlags::CLOEXEC);
@@ -58,6 +59,16 @@ impl Source for LocalSource {
         Ok(Handle(rustix::fs::openat(&base.0, tail, DIR, Mode::empty())?))
     }
 
+    fn open_again(&self, dir: &Handle) -> io::Result<Handle> {
+        match rustix::fs::openat(&dir.0, c".", DIR, Mode::empty()) {
+            Err(Errno::ACCESS) => {
+                let link = format!("/proc/self/fd/{}", dir.0.as_raw_fd());
+                Ok(Handle(rustix::fs::open(link, DIR.difference(OFlags::NOFOLLOW), Mode::empty())?))
+            }
+            opened => Ok(Handle(opened?)),
+        }
+    }
+
     fn open_link(&self, dir: &Handle, name: &CStr) -> io::Result<Handle> {
         Ok(Handle(rustix::fs::openat(&dir.0, name, DIR.difference(OFlags::NOFOLLOW), Mode::empty())?))
     }
@@ -100,7 +111,6 @@ impl Source for LocalSource {
     }
 
     fn path_of(&self, dir: &Handle) -> io::Result<Vec<u8>> {
-        use std::os::fd::AsRawFd;
         let link = format!("/proc/self/fd/{}", dir.0.as_raw_fd());
         Ok(rustix::fs::readlink(link, Vec::new())?.into_bytes())
     }
@@ -142,6 +152,9 @@ impl Source for LocalSource {
     }
 
     fn stat(&self, dir: &Handle, name: &CStr, follow: bool) -> io::Result<Stat> {
+        if !follow && name.to_bytes().contains(&b'/') {
+            return stat_beneath(dir, name);
+        }
         let flags = if follow { AtFlags::empty() } else { AtFlags::SYMLINK_NOFOLLOW };
         statx(dir.0.as_fd(), name, flags | AtFlags::NO_AUTOMOUNT)
     }
@@ -156,6 +169,27 @@ impl Source for LocalSource {
 
     fn open_file(&self, dir: &Handle, name: &CStr, follow: bool) -> io::Result<OwnedFd> {
         open(dir, name, follow)
+    }
+}
+
+/// Attributes of what is at a path of several components, none of which may have become a link meanwhile.
+fn stat_beneath(dir: &Handle, path: &CStr) -> io::Result<Stat> {
+    let resolve = ResolveFlags::BENEATH | ResolveFlags::NO_SYMLINKS | ResolveFlags::NO_MAGICLINKS;
+    let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    match rustix::fs::openat2(&dir.0, path, flags, Mode::empty(), resolve) {
+        Ok(fd) => statx(fd.as_fd(), c"", AtFlags::EMPTY_PATH),
+        // As in open_dir.
+        Err(Errno::NOSYS | Errno::PERM | Errno::NAMETOOLONG) => {
+            let (mut fd, mut names): (Option<OwnedFd>, _) = (None, path.to_bytes().split(|byte| *byte == b'/'));
+            let last = names.next_back().unwrap_or_default();
+            for name in names {
+                let base = fd.as_ref().map_or(dir.0.as_fd(), |fd| fd.as_fd());
+                fd = Some(rustix::fs::openat(base, name, flags | OFlags::DIRECTORY, Mode::empty())?);
+            }
+            let base = fd.as_ref().map_or(dir.0.as_fd(), |fd| fd.as_fd());
+            statx(base, &c_name(last), AtFlags::SYMLINK_NOFOLLOW | AtFlags::NO_AUTOMOUNT)
+        }
+        Err(error) => Err(error.into()),
     }
 }
 

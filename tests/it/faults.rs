@@ -76,6 +76,10 @@ impl<S: Source> Source for FailingSource<S> {
         self.allowed(self.inner.open_root()?)
     }
 
+    fn open_again(&self, dir: &Handle) -> io::Result<Handle> {
+        self.allowed(self.inner.open_again(dir)?)
+    }
+
     fn open_dir(&self, base: &Handle, tail: &CStr) -> io::Result<Handle> {
         self.allowed(self.inner.open_dir(base, tail)?)
     }
@@ -94,6 +98,10 @@ impl<S: Source> Source for FailingSource<S> {
 impl<S: Source> Source for ShuffledSource<S> {
     fn open_root(&self) -> io::Result<Handle> {
         self.inner.open_root()
+    }
+
+    fn open_again(&self, dir: &Handle) -> io::Result<Handle> {
+        self.inner.open_again(dir)
     }
 
     fn open_dir(&self, base: &Handle, tail: &CStr) -> io::Result<Handle> {

@@ -86,16 +86,6 @@ pub struct Reach {
 }
 
 impl Reach {
-    /// Makes the mount read-only to all who do not have a copy of it of their own.
-    ///
-    /// # Errors
-    /// If it is not there, or if the kernel refuses.
-    pub fn make_read_only(&self) -> io::Result<()> {
-        let mount = open_tree(CWD, &self.mountpoint, tree_flags())?;
-        self.check(&mount)?;
-        attr::set_read_only(&mount, true)
-    }
-
     fn check(&self, root: impl AsFd) -> io::Result<()> {
         let device = look(root)?.0;
         if device == self.device { Ok(()) } else { Err(Errno::NODEV.into()) }
@@ -110,9 +100,30 @@ impl Reach {
         self.check(&root)?;
         if self.way == Way::Clone {
             attr::set_read_only(&root, false)?;
+            if is_read_only(&root)? {
+                make_writable(&root)?;
+            }
         }
         Ok(root)
     }
+}
+
+/// True if nothing can be changed even through a copy of a mount that can be written to.
+fn is_read_only(root: &OwnedFd) -> io::Result<bool> {
+    use rustix::fs::StatVfsMountFlags;
+    Ok(rustix::fs::fstatvfs(root)?.f_flag.contains(StatVfsMountFlags::RDONLY))
+}
+
+/// Makes a file system one that can be written to. Mounts of it that are read-only stay so.
+///
+/// It is not so from the beginning: of a file system that is read-only the kernel keeps times of access over reads, and
+/// so all attributes.
+fn make_writable(root: &OwnedFd) -> io::Result<()> {
+    use rustix::mount::{FsPickFlags, fsconfig_reconfigure, fsconfig_set_flag, fspick};
+    let flags = FsPickFlags::FSPICK_CLOEXEC | FsPickFlags::FSPICK_EMPTY_PATH | FsPickFlags::FSPICK_NO_AUTOMOUNT;
+    let picked = fspick(root, c"", flags)?;
+    fsconfig_set_flag(&picked, c"rw")?;
+    Ok(fsconfig_reconfigure(&picked)?)
 }
 
 fn tree_flags() -> OpenTreeFlags {
