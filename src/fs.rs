@@ -7,6 +7,7 @@
 //! it is not ([`announce`] says why).
 
 use std::io;
+use std::os::fd::AsRawFd;
 use std::sync::mpsc::Sender;
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, SystemTime};
@@ -334,8 +335,11 @@ impl VeinFs {
         access.set(Access::WRITE_OK, asks(libc::W_OK));
         access.set(Access::EXEC_OK, asks(libc::X_OK));
         match node.dir() {
-            // Not by `.`, for which one has to be allowed to search it.
-            Some(_) => accessat(&self.handle(&node)?.0, c"", access, AtFlags::EACCESS | AtFlags::EMPTY_PATH)?,
+            Some(_) => {
+                // Not by `.`, for which one has to be allowed to search it.
+                let link = format!("/proc/self/fd/{}", self.handle(&node)?.0.as_raw_fd());
+                accessat(rustix::fs::CWD, link, access, AtFlags::EACCESS)?;
+            }
             None => {
                 let (dir, at) = self.whereabouts(&node)?;
                 accessat(&dir.0, &at.name, access, AtFlags::EACCESS)?;

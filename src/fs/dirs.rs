@@ -20,7 +20,7 @@ use super::wire::answer::{Answer, Entry};
 use super::{FOREVER, FRESH, VeinFs, ViewMode};
 use crate::entry::RelPath;
 use crate::expand::{Directory, Shown, Symlinks, expand};
-use crate::listing::ListRules;
+use crate::listing::{ListRules, c_name};
 use crate::matcher::Own;
 use crate::matcher::bits::Bits;
 use crate::reader::Reader;
@@ -181,8 +181,15 @@ impl VeinFs {
             },
             Target::Node(dir) => {
                 let listing = self.listing(&dir, FRESH)?;
-                let shown = listing.table.get(name).ok_or_else(gone)?;
-                self.entry(&dir, &*self.handle(&dir)?, name, shown, SystemTime::now())
+                let handle = self.handle(&dir)?;
+                match listing.table.get(name) {
+                    Some(shown) => self.entry(&dir, &handle, name, shown, SystemTime::now()),
+                    // Who may not search the directory does not learn whether it is there.
+                    None => match self.source(&dir.place()).stat(&handle, &c_name(name), false) {
+                        Err(error) if error.raw_os_error() == Some(libc::EACCES) => Err(error),
+                        _ => Err(gone()),
+                    },
+                }
             }
         }
     }

@@ -9,7 +9,7 @@ use fuser::{FopenFlags, INodeNo};
 use parking_lot::Mutex;
 use rustc_hash::FxHashMap;
 
-use super::node::{Node, NodeKind};
+use super::node::{Identity, Node, NodeKind};
 use super::reach::{Target, stale};
 use super::wire::answer::OpenedAs;
 use super::wire::backing::Backing;
@@ -155,7 +155,8 @@ impl VeinFs {
     }
 
     pub(super) fn do_open(&self, ino: u64, flags: i32) -> io::Result<OpenedAs> {
-        if flags & libc::O_ACCMODE != libc::O_RDONLY {
+        // The third mode asks for the right to both, and then allows neither (open(2)).
+        if !matches!(flags & libc::O_ACCMODE, libc::O_RDONLY | libc::O_ACCMODE) {
             return Err(io::Error::from_raw_os_error(libc::EROFS));
         }
         let node = match self.target(ino)? {
@@ -207,13 +208,13 @@ impl VeinFs {
 
     /// Opens the file that a node stands for, and no other.
     fn open_node(&self, node: &Arc<Node>) -> io::Result<(OwnedFd, Stat)> {
-        let NodeKind::Leaf { dev, ino } = node.kind else { return Err(io::Error::from_raw_os_error(libc::EISDIR)) };
+        let NodeKind::Leaf(file) = node.kind else { return Err(io::Error::from_raw_os_error(libc::EISDIR)) };
         let (dir, at) = self.whereabouts(node)?;
         let place = node.place();
         let source = self.source(&place);
         let handle = Handle(source.open_file(&dir, &at.name, at.linked)?);
         let stat = source.stat_dir(&handle)?;
-        if (stat.dev, stat.ino) != (dev, ino) || !stat.is_file() {
+        if Identity::of(&stat) != file || !stat.is_file() {
             return Err(stale());
         }
         Ok((handle.0, stat))

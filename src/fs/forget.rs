@@ -12,7 +12,7 @@ use fuser::{INodeNo, Notifier};
 use rustc_hash::FxHashSet;
 
 use super::epochs::Epochs;
-use super::node::{Cache, Listing, Node, Nodes};
+use super::node::{Cache, Identity, Listing, Node, Nodes};
 use crate::entry::RelPath;
 use crate::listing::c_name;
 use crate::live::Live;
@@ -175,7 +175,7 @@ impl Forgetter {
         if let Ok(stat) = stat
             && !stat.is_dir()
         {
-            let ino = self.devices.ino(stat.dev, stat.ino);
+            let ino = self.nodes.number(&self.devices, &Identity::of(&stat));
             if self.nodes.get(ino).is_some() {
                 self.inode(ino);
             }

@@ -16,7 +16,7 @@ use rustc_hash::{FxBuildHasher, FxHashMap};
 use crate::expand::{Content, Shown};
 use crate::source::{Handle, Stat};
 use crate::view::Place;
-use crate::view::inode::is_directory;
+use crate::view::inode::{Devices, is_directory};
 use crate::view::table::Table;
 
 /// How many ways the tables are split, so that threads seldom meet on a lock.
@@ -47,11 +47,22 @@ pub(crate) struct At {
 #[derive(Debug)]
 pub(crate) enum NodeKind {
     Dir(Box<Dir>),
-    /// A file, link or special, by its device and inode number.
-    Leaf {
-        dev: u64,
-        ino: u64,
-    },
+    /// A file, link or special.
+    Leaf(Identity),
+}
+
+/// Which file it is. File systems give the number of one that is gone to the next, which is born at another time.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Identity {
+    pub(crate) dev: u64,
+    pub(crate) ino: u64,
+    pub(crate) generation: u64,
+}
+
+impl Identity {
+    pub(crate) fn of(stat: &Stat) -> Self {
+        Self { dev: stat.dev, ino: stat.ino, generation: generation(stat) }
+    }
 }
 
 /// A directory inside a match, or the match itself.
@@ -118,7 +129,7 @@ impl Node {
     pub(crate) fn dir(&self) -> Option<&Dir> {
         match &self.kind {
             NodeKind::Dir(dir) => Some(dir),
-            NodeKind::Leaf { .. } => None,
+            NodeKind::Leaf(_) => None,
         }
     }
 
@@ -129,7 +140,7 @@ impl Node {
     pub(crate) fn place(&self) -> Arc<Place> {
         match &self.kind {
             NodeKind::Dir(dir) => Arc::clone(&dir.place),
-            NodeKind::Leaf { .. } => self.at.lock().parent.as_ref().expect("a leaf is in a directory").place(),
+            NodeKind::Leaf(_) => self.at.lock().parent.as_ref().expect("a leaf is in a directory").place(),
         }
     }
 
@@ -142,7 +153,7 @@ impl Node {
     pub(crate) fn dir_path(&self) -> Vec<u8> {
         match &self.kind {
             NodeKind::Dir(dir) => dir.path.to_vec(),
-            NodeKind::Leaf { .. } => self.at.lock().parent.as_ref().map_or(Vec::new(), |parent| parent.dir_path()),
+            NodeKind::Leaf(_) => self.at.lock().parent.as_ref().map_or(Vec::new(), |parent| parent.dir_path()),
         }
     }
 
@@ -185,6 +196,16 @@ impl Nodes {
 
     pub(crate) fn get(&self, ino: u64) -> Option<Arc<Node>> {
         self.shard(ino).lock().get(&ino).map(|(node, _)| Arc::clone(node))
+    }
+
+    /// The number of a file: its own, or another one while the kernel remembers a file under it that is gone. Told of two
+    /// files by one number, the kernel would take the older one from those who still have it.
+    pub(crate) fn number(&self, devices: &Devices, file: &Identity) -> u64 {
+        let number = devices.ino(file.dev, file.ino);
+        match self.get(number).map(|node| matches!(node.kind, NodeKind::Leaf(known) if known == *file)) {
+            None | Some(true) => number,
+            Some(false) => devices.another(file.dev, file.ino, file.generation),
+        }
     }
 
     /// How many there are.

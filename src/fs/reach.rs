@@ -11,7 +11,7 @@ use parking_lot::Mutex;
 use super::attr::{Attr, file_attr, folder_attr, since_epoch};
 use super::control::Control;
 use super::files::Open;
-use super::node::{At, Dir, Node, NodeKind, ShownState, open_child};
+use super::node::{At, Dir, Identity, Node, NodeKind, ShownState, open_child};
 use super::{FOREVER, FRESH, VeinFs, ViewMode, share};
 use crate::expand::{Content, Shown};
 use crate::listing::c_name;
@@ -137,11 +137,11 @@ impl VeinFs {
     pub(super) fn stat(&self, node: &Arc<Node>) -> io::Result<Stat> {
         match &node.kind {
             NodeKind::Dir(dir) => self.source(&dir.place).stat_dir(&*self.handle(node)?),
-            NodeKind::Leaf { dev, ino } => {
+            NodeKind::Leaf(file) => {
                 let (dir, at) = self.whereabouts(node)?;
                 let stat = self.source(&node.place()).stat(&dir, &at.name, at.linked)?;
                 // Another file has taken the name: whoever asks by name looks it up again.
-                if (stat.dev, stat.ino) == (*dev, *ino) { Ok(stat) } else { Err(stale()) }
+                if Identity::of(&stat) == *file { Ok(stat) } else { Err(stale()) }
             }
         }
     }
@@ -216,13 +216,13 @@ impl VeinFs {
     }
 
     fn remember_leaf(&self, at: At, stat: &Stat) -> Arc<Node> {
-        let (dev, ino) = (stat.dev, stat.ino);
-        let same = |node: &Node| matches!(node.kind, NodeKind::Leaf { dev: d, ino: i } if (d, i) == (dev, ino));
+        let file = Identity::of(stat);
+        let same = |node: &Node| matches!(node.kind, NodeKind::Leaf(known) if known == file);
         let mut new = Some(at);
-        let node = self.nodes.remember(self.devices.ino(dev, ino), same, |number| Node {
+        let node = self.nodes.remember(self.nodes.number(&self.devices, &file), same, |number| Node {
             ino: number,
             at: Mutex::new(new.take().expect("made once")),
-            kind: NodeKind::Leaf { dev, ino },
+            kind: NodeKind::Leaf(file),
         });
         if let Some(at) = new {
             // Looked up by another name: the newest is the likeliest to be there still.

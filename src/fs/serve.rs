@@ -16,6 +16,7 @@ use super::wire::request::{Call, Request};
 use super::wire::spliced::Pipe;
 use super::wire::{Channel, READ_BYTES};
 use super::{VeinFs, refresh};
+use crate::view::inode::is_directory;
 
 /// What a thread that answers keeps from one request to the next.
 #[derive(Debug, Default)]
@@ -269,8 +270,8 @@ impl VeinFs {
         }
     }
 
-    /// The count of changes where a request looks, if its answer is kept by the kernel.
-    fn epoch(&self, request: &Request<'_>) -> Option<u64> {
+    /// The counts of changes where a request looks, if its answer is kept by the kernel.
+    fn epoch(&self, request: &Request<'_>) -> Option<Epoch> {
         use Call::{Attributes, GetXattr, Lookup, ReadDir, ReadDirPlus, Statx};
         let kept = matches!(
             request.call,
@@ -279,40 +280,61 @@ impl VeinFs {
         kept.then(|| self.epoch_at(request.node))
     }
 
-    fn epoch_at(&self, ino: u64) -> u64 {
+    fn epoch_at(&self, ino: u64) -> Epoch {
         // What changes is counted at the directory that it is in, or is.
         let dir = self.nodes.get(ino).and_then(|node| match node.dir() {
             Some(_) => Some(node),
             None => node.at.lock().parent.clone(),
         });
+        let any = self.epochs.any();
         match dir.as_ref().and_then(|node| node.dir()) {
-            Some(dir) => self.epochs.at(dir.place.source, &dir.path),
+            Some(dir) => Epoch { here: self.epochs.at(dir.place.source, &dir.path), any },
             // A folder of the view: of matches, which lie anywhere.
-            None => self.epochs.any(),
+            None => Epoch { here: any, any },
         }
     }
 
     /// Tells the kernel once more what it has to forget if something changed while an answer was put together.
-    fn tell_if_late(&self, request: &Request<'_>, epoch: u64, answer: &Answer) {
-        if self.epoch_at(request.node) == epoch {
+    fn tell_if_late(&self, request: &Request<'_>, before: Epoch, answer: &Answer) {
+        let now = self.epoch_at(request.node);
+        if now == before {
             return;
         }
+        let here = now.here != before.here;
         // Nobody receives where nothing is mounted, as in tests.
         let late = |late| drop(self.late.send(late));
+        let entry = |ino, name: &[u8]| {
+            if here {
+                late(Late::Entry(request.node, name.into()));
+            }
+            // What changes in a directory below is counted there.
+            if here || is_directory(ino) {
+                late(Late::Inode(ino));
+            }
+        };
         match &request.call {
-            Call::Lookup(name) => {
-                late(Late::Entry(request.node, (*name).into()));
-                told_of_entry(answer.body()).into_iter().for_each(|ino| late(Late::Inode(ino)));
-            }
+            Call::Lookup(name) => match told_of_entry(answer.body()) {
+                Some(ino) => entry(ino, name),
+                None if here => late(Late::Entry(request.node, (*name).into())),
+                None => {}
+            },
             Call::ReadDirPlus { .. } => {
-                late(Late::Listing(request.node));
-                for (ino, name) in told_of(answer.body()) {
-                    late(Late::Entry(request.node, name.into()));
-                    late(Late::Inode(ino));
+                if here {
+                    late(Late::Listing(request.node));
                 }
+                told_of(answer.body()).into_iter().for_each(|(ino, name)| entry(ino, name));
             }
-            Call::ReadDir { .. } => late(Late::Listing(request.node)),
-            _ => late(Late::Inode(request.node)),
+            Call::ReadDir { .. } if here => late(Late::Listing(request.node)),
+            Call::ReadDir { .. } => {}
+            _ if here => late(Late::Inode(request.node)),
+            _ => {}
         }
     }
+}
+
+/// Counts of changes: where a request looks, and altogether.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Epoch {
+    here: u64,
+    any: u64,
 }

@@ -84,9 +84,10 @@ pub(super) fn narrow(attr: &mut Attr, dir: impl AsFd) {
     let above = narrow_above(&dir);
     let Some(Narrow { uid, gid, mode, .. }) = above.first() else { return };
     let one_owner = above.iter().all(|other| other.uid == *uid && other.mode & 0o100 != 0);
-    // Owners are shut out by their own bits though they may be in the group, and then only root is told apart from it.
+    // An owner without the right may be in the group, and would get in by it: owners are not told apart there.
+    let owners_may = above.iter().all(|other| other.mode & 0o100 != 0);
     let one_group =
-        one_owner && above.iter().all(|other| other.gid == *gid && other.mode & 0o010 != 0 && !other.listed);
+        owners_may && above.iter().all(|other| other.gid == *gid && other.mode & 0o010 != 0 && !other.listed);
     // Whoever is in the folder's own group has that group's bits and no others.
     let own = attr.perm();
     let everyone = own & own >> 3 & 0o007;

@@ -5,7 +5,7 @@
 //! | bits | for | made of |
 //! | --- | --- | --- |
 //! | `00` | files, links and specials | the device's place (14 bits, from 1) and the file's own inode number (48 bits) |
-//! | `01` | such whose number is longer, or on a further device | a hash of device and inode number |
+//! | `01` | such whose number is longer, on a further device, or used again | a hash of device, inode number and birth |
 //! | `10` | folders and matches | a hash of the path in the view, or of pattern, source and path |
 //! | `11` | directories inside matches | a hash of the match and the path below it |
 //!
@@ -130,6 +130,11 @@ impl Devices {
         } else {
             SPACE | hash62(&[&dev.to_le_bytes(), &ino.to_le_bytes()])
         }
+    }
+
+    /// The number of a file while another one, which had the same inode number before, is remembered by its own.
+    pub fn another(&self, dev: u64, ino: u64, generation: u64) -> u64 {
+        SPACE | hash62(&[&dev.to_le_bytes(), &ino.to_le_bytes(), &generation.to_le_bytes()])
     }
 }
 

@@ -126,10 +126,21 @@ impl Pair {
     }
 }
 
+/// Makes root's mount what it is from the first change on that is announced: read-only as the reference is, a mount of a
+/// file system that is not. Until then the file system is read-only too, and says so before it looks who asks.
+fn as_once_announced(mnt: &Path) {
+    use rustix::mount::{FsPickFlags, fsconfig_reconfigure, fsconfig_set_flag, fspick};
+    let picked = fspick(rustix::fs::CWD, mnt, FsPickFlags::FSPICK_CLOEXEC).expect("a file system");
+    fsconfig_set_flag(&picked, c"rw").and_then(|()| fsconfig_reconfigure(&picked)).expect("another mode");
+}
+
 /// Mounts the bed's source at its mount point, as the user `owner` if one is given.
 #[track_caller]
 pub(crate) fn mount_as(bed: &TestBed, owner: Option<u32>, words: &[&str]) {
-    let Some(owner) = owner else { return bed.mount(words) };
+    let Some(owner) = owner else {
+        bed.mount(words);
+        return as_once_announced(&bed.mnt);
+    };
     let cache = bed.dir.join("cache");
     fs::create_dir(&cache).expect("a directory");
     for mine in [&cache, &bed.mnt] {

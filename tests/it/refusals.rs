@@ -324,7 +324,6 @@ const DELIBERATE: &[Difference] = &[
     differs("create what is there: /.veinfs/*.json", OWN, "EROFS", ORDER),
     differs("access: {/,/run,/.veinfs,/.veinfs/patterns}", OWN, "EROFS", ORDER),
     differs("FS_IOC_SETFLAGS: *", OWN, "ENOTTY", WE_REFUSE),
-    differs("create without a name{: *, to write: *}", OWN, "EOPNOTSUPP", WE_REFUSE),
     differs("link in: *", OWN, "EXDEV", WE_REFUSE),
     differs("link of a directory: /?*", OWN, "EPERM", WE_REFUSE),
     differs("lsetxattr: /run/a/dangling", OWN, "EPERM", WE_REFUSE),

@@ -48,25 +48,12 @@ const LISTED_STEPS: [Step; 3] = [
     step("file-without-ben", "mid/match/data.csv", "644 ann:ann", "644 ann:ann u:ben:---"),
 ];
 
-/// The steps that are not followed where the kernel may keep attributes for long; one that is fails the test.
-///
-/// A change above a match is told, but the match's folder, which has its permissions from there, is not forgotten. (It is
-/// seen all the same where somebody is refused before it or after it: then the kernel asks again.)
-const KNOWN: [&str; 6] = ["top-shut", "mid-shut", "mid-team", "mid-to-root", "root-shut", "above-root-shut"];
-/// Those that are not followed back.
-const KNOWN_BACK: [&str; 1] = ["mid-opened"];
-/// The same of [`LISTED_STEPS`].
-const LISTED_KNOWN: [&str; 1] = ["mid-without-ben"];
-
 const WAYS: [(&str, &[&str]); 4] = [
     ("auto", &[]),
     ("no-watch", &["--no-watch"]),
     ("fanotify", &["--watch", "fanotify", "--attr-timeout", "3600"]),
     ("inotify", &["--watch", "inotify", "--attr-timeout", "3600"]),
 ];
-
-/// Those where the kernel may keep attributes for an hour.
-const LONG: [&str; 2] = ["fanotify", "inotify"];
 
 /// What is tried in a match.
 const TRIES: [(&str, &str); 6] =
@@ -131,18 +118,9 @@ impl Trees {
         row.collect::<Vec<_>>().join(" ")
     }
 
-    /// Waits until the mount allows what the real path allows; false if it does not for as long as `limit`.
-    fn comes_right(&mut self, step: &Step, exact: bool, limit: Option<Duration>) -> bool {
+    /// Waits until the mount allows what the real path allows.
+    fn comes_right(&mut self, step: &Step, exact: bool) {
         let wrong = |letter: char| matches!(letter, '+' | '?') || exact && letter.is_ascii_lowercase();
-        if let Some(limit) = limit {
-            let begun = Instant::now();
-            while begun.elapsed() < limit {
-                if !self.row(step).chars().any(wrong) {
-                    return true;
-                }
-            }
-            return false;
-        }
         let mut last = String::new();
         let mut right = || {
             last = self.row(step);
@@ -153,7 +131,6 @@ impl Trees {
             std::thread::sleep(Duration::from_millis(5));
         }
         assert!(right(), "{}: {last}", step.name);
-        true
     }
 }
 
@@ -177,7 +154,7 @@ fn held_allows_no_more(probe: &mut Probe, held: &[(i64, i64)], what: &str) {
 
 fn take(trees: &mut Trees, step: &Step, exact: bool, way: &str) {
     let what = format!("{way}: {}", step.name);
-    trees.comes_right(step, exact, None);
+    trees.comes_right(step, exact);
     let before = trees.row(step);
     let ben = USERS.iter().position(|user| user.name == BEN.name).expect("a user");
     let mut held = Vec::new();
@@ -189,24 +166,13 @@ fn take(trees: &mut Trees, step: &Step, exact: bool, way: &str) {
     }
     let at = place(&trees.bed, step);
     set(&at, step.after);
-    let known = KNOWN.contains(&step.name) || LISTED_KNOWN.contains(&step.name);
-    if known && LONG.contains(&way) {
-        let mended = trees.comes_right(step, exact, Some(Duration::from_secs(1)));
-        assert!(!mended, "{what}: it is followed now; take it off the list KNOWN");
-    } else {
-        trees.comes_right(step, exact, None);
-        held_allows_no_more(&mut trees.probes[ben], &held, &what);
-    }
+    trees.comes_right(step, exact);
+    held_allows_no_more(&mut trees.probes[ben], &held, &what);
     if step.after.split(' ').count() > 2 {
         super::Output::of(std::process::Command::new("setfacl").arg("-b").arg(&at)).ok();
     }
     set(&at, step.before);
-    if KNOWN_BACK.contains(&step.name) && LONG.contains(&way) {
-        let mended = trees.comes_right(step, exact, Some(Duration::from_secs(1)));
-        assert!(!mended, "{what}, and back: it is followed now; take it off the list KNOWN_BACK");
-        return;
-    }
-    trees.comes_right(step, true, None);
+    trees.comes_right(step, true);
     assert_eq!(trees.row(step), before, "{what}, and back");
 }
 
@@ -240,7 +206,7 @@ fn what_is_moved_behind_a_private_directory_is_shut() {
     const MOVED: [Step; 1] = [step("moved", MID, OPEN, OPEN)];
     for (way, args) in WAYS {
         let Some(mut trees) = Trees::new(way, args, &MOVED) else { continue };
-        trees.comes_right(&MOVED[0], true, None);
+        trees.comes_right(&MOVED[0], true);
         let private = trees.bed.src.join("private");
         fs::create_dir(&private).expect("a directory");
         set(&private, "700 ann:ann");
