@@ -21,7 +21,6 @@ use crate::expand::Symlinks;
 use crate::listing::ScratchPool;
 use crate::live::Live;
 use crate::signals::SessionEnd;
-use crate::source::Handle;
 use crate::view::inode::Devices;
 use announce::{Announcer, Kind};
 use attr::{Attr, folder_attr, since_epoch};
@@ -30,7 +29,7 @@ use epochs::Epochs;
 use files::Opened;
 use forget::{Forgetter, Late};
 use negotiate::Agreed;
-use node::{Cache, Listing, Node, Nodes};
+use node::{Cache, Handles, Listing, Node, Nodes};
 use reach::Target;
 use wire::Channel;
 
@@ -109,7 +108,7 @@ pub struct VeinFs {
     uid: u32,
     gid: u32,
     nodes: Arc<Nodes>,
-    handles: Arc<Cache<Arc<Handle>>>,
+    handles: Arc<Handles>,
     listings: Arc<Cache<Listing>>,
     devices: Arc<Devices>,
     scratch: ScratchPool,
@@ -180,7 +179,7 @@ impl VeinFs {
     }
 
     /// The open directories of sources, to be closed when nobody uses them.
-    fn handles(&self) -> Arc<Cache<Arc<Handle>>> {
+    fn handles(&self) -> Arc<Handles> {
         Arc::clone(&self.handles)
     }
 

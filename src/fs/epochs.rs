@@ -37,6 +37,14 @@ impl Epochs {
         own.wrapping_add(self.of_all.load(Ordering::SeqCst))
     }
 
+    /// The count for all directories above one: while it is the same, what was opened by this path is what is there.
+    pub(super) fn on_the_way(&self, source: usize, path: &[u8]) -> u64 {
+        let ends = path.iter().enumerate().filter(|(_, byte)| **byte == b'/').map(|(end, _)| end);
+        let above = ends.chain((!path.is_empty()).then_some(0));
+        let counts = above.map(|end| self.slot(source, &path[..end]).load(Ordering::SeqCst));
+        counts.fold(self.of_all.load(Ordering::SeqCst), u64::wrapping_add)
+    }
+
     /// The count of all changes.
     pub(super) fn any(&self) -> u64 {
         self.any.load(Ordering::SeqCst)
@@ -66,6 +74,11 @@ mod tests {
         epochs.count(0, b"runs");
         assert_ne!(epochs.at(0, b"runs"), own);
         assert_ne!(epochs.any(), any);
+        let way = epochs.on_the_way(0, b"runs/a/b");
+        epochs.count(0, b"runs/a/b");
+        assert_eq!(epochs.on_the_way(0, b"runs/a/b"), way);
+        epochs.count(0, b"runs");
+        assert_ne!(epochs.on_the_way(0, b"runs/a/b"), way);
         let own = epochs.at(0, b"runs");
         epochs.count_all();
         assert_ne!(epochs.at(0, b"runs"), own);

@@ -12,11 +12,10 @@ use fuser::{INodeNo, Notifier};
 use rustc_hash::FxHashSet;
 
 use super::epochs::Epochs;
-use super::node::{Cache, Identity, Listing, Node, Nodes};
+use super::node::{Cache, Handles, Identity, Listing, Node, Nodes};
 use crate::entry::RelPath;
 use crate::listing::c_name;
 use crate::live::Live;
-use crate::source::Handle;
 use crate::update::{Told, Touch, Touched};
 use crate::view::inode::{self, Devices};
 
@@ -28,7 +27,7 @@ const NEIGHBOURS: u64 = 4;
 pub(super) struct Forgetter {
     pub(super) live: Arc<Live>,
     pub(super) nodes: Arc<Nodes>,
-    pub(super) handles: Arc<Cache<Arc<Handle>>>,
+    pub(super) handles: Arc<Handles>,
     pub(super) listings: Arc<Cache<Listing>>,
     pub(super) devices: Arc<Devices>,
     pub(super) notifier: Arc<OnceLock<Notifier>>,

@@ -269,6 +269,10 @@ fn of(shard: &Mutex<Shard>) -> Vec<Arc<Node>> {
     shard.lock().values().map(|(node, _)| Arc::clone(node)).collect()
 }
 
+/// Open directories by inode number, each with the count of changes on the way to it when it was opened: under the same
+/// path there may be another directory after one.
+pub(crate) type Handles = Cache<(Arc<Handle>, u64)>;
+
 /// Things that are cheap to keep and can be had again, each for a limited time.
 #[derive(Debug)]
 pub(crate) struct Cache<T>(Vec<Mutex<LruCache<u64, (T, Instant)>>>);

@@ -61,13 +61,29 @@ impl VeinFs {
 
     pub(super) fn root_handle(&self, source: usize) -> io::Result<Arc<Handle>> {
         let key = source as u64;
-        if let Some(handle) = self.handles.get(key, FRESH) {
+        let epoch = self.epochs.on_the_way(source, b"");
+        if let Some(handle) = self.kept_handle(key, epoch) {
             return Ok(handle);
         }
         let root = self.live.sources[source].source.open_root();
         let handle = Arc::new(root.map_err(|error| self.unless_away(source, error))?);
-        self.handles.put(key, Arc::clone(&handle));
+        self.keep_handle(key, &handle, epoch);
         Ok(handle)
+    }
+
+    /// An open directory that is kept, if nothing on the way to it has changed since it was opened.
+    fn kept_handle(&self, key: u64, epoch: u64) -> Option<Arc<Handle>> {
+        self.handles.get(key, FRESH).filter(|(_, then)| *then == epoch).map(|(handle, _)| handle)
+    }
+
+    /// Keeps an open directory; `epoch` is from before it was opened.
+    fn keep_handle(&self, key: u64, handle: &Arc<Handle>, epoch: u64) {
+        self.handles.put(key, (Arc::clone(handle), epoch));
+    }
+
+    /// The count of changes on the way to a directory.
+    fn epoch_of_way(&self, dir: &Dir) -> u64 {
+        self.epochs.on_the_way(dir.place.source, &dir.path)
     }
 
     /// In a source that is away nothing is gone: what is there cannot be read now.
@@ -101,28 +117,29 @@ impl VeinFs {
     /// A directory node's directory, opened through those above it, kept for a while.
     pub(super) fn handle(&self, node: &Arc<Node>) -> io::Result<Arc<Handle>> {
         // From the nearest directory above that is open downwards; a loop, since trees may be very deep.
-        let mut missing: Vec<(Arc<Node>, At)> = Vec::new();
+        let mut missing: Vec<(Arc<Node>, At, u64)> = Vec::new();
         let mut at = Arc::clone(node);
         let mut base = loop {
-            if let Some(handle) = self.handles.get(at.ino, FRESH) {
+            let epoch = at.dir().map_or(0, |dir| self.epoch_of_way(dir));
+            if let Some(handle) = self.kept_handle(at.ino, epoch) {
                 break handle;
             }
             let how = at.at.lock().clone();
             match how.parent.clone() {
                 Some(parent) => {
-                    missing.push((at, how));
+                    missing.push((at, how, epoch));
                     at = parent;
                 }
                 None => {
                     let handle = Arc::new(self.place_handle(&at.place())?);
-                    self.handles.put(at.ino, Arc::clone(&handle));
+                    self.keep_handle(at.ino, &handle, epoch);
                     break handle;
                 }
             }
         };
-        for (node, how) in missing.into_iter().rev() {
+        for (node, how, epoch) in missing.into_iter().rev() {
             base = Arc::new(open_child(self.source(&node.place()), &base, &how.name, how.linked)?);
-            self.handles.put(node.ino, Arc::clone(&base));
+            self.keep_handle(node.ino, &base, epoch);
         }
         Ok(base)
     }
@@ -284,12 +301,13 @@ impl VeinFs {
     /// The node of a match's own directory; counts as a lookup. Its generation is always 0: it stands for the match at
     /// this path, whatever directory is there.
     pub(super) fn enter_place(&self, place: &Arc<Place>) -> io::Result<(Arc<Node>, Stat)> {
-        let stat = match self.handles.get(place.ino, FRESH) {
+        let epoch = self.epochs.on_the_way(place.source, place.found.path.as_bytes());
+        let stat = match self.kept_handle(place.ino, epoch) {
             Some(handle) => self.source(place).stat_dir(&handle)?,
             // The attributes and who may have them are to be those of one directory.
             None if self.options.allow_other => {
                 let handle = Arc::new(self.place_handle(place)?);
-                self.handles.put(place.ino, Arc::clone(&handle));
+                self.keep_handle(place.ino, &handle, epoch);
                 self.source(place).stat_dir(&handle)?
             }
             None => self.stat_place(place)?,
