@@ -2,6 +2,7 @@
 
 mod announcing;
 mod apps;
+mod assess;
 mod bed;
 mod bombs;
 mod check;
@@ -20,6 +21,7 @@ mod pathvein;
 mod readme;
 mod real_trees;
 mod serving;
+mod shuffle;
 mod trees;
 mod updating;
 mod walking;
