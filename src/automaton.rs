@@ -152,7 +152,7 @@ pub struct Part {
     pub role: Role,
     /// What is asked.
     pub expr: Expr,
-    /// How to name it to people; kept for recommended parts.
+    /// How to name it to people; optional parts have none, nor has `any_of`.
     pub label: Option<String>,
 }
 

@@ -11,6 +11,7 @@ use crate::listing::Exclude;
 use crate::walk::WalkOptions;
 
 mod announce;
+mod assess;
 mod check;
 mod guard;
 mod index;
@@ -19,6 +20,7 @@ mod out;
 mod patterns;
 mod refresh;
 mod scan;
+mod shuffle;
 mod status;
 mod unmount;
 
@@ -48,6 +50,10 @@ enum Command {
     Unmount(unmount::UnmountArgs),
     /// Print the directories that match, as they are found
     Scan(scan::ScanArgs),
+    /// Say which matches files belong to
+    Assess(assess::AssessArgs),
+    /// Copy out what matches, as a mount would show it
+    Shuffle(Box<shuffle::ShuffleArgs>),
     /// Look for mistakes in patterns
     Check(check::CheckArgs),
     /// List the built-in patterns, search them, or print one
@@ -119,6 +125,8 @@ pub fn main() -> ExitCode {
         Command::Refresh(args) => refresh::run(&args),
         Command::Index(args) => index::run(&args),
         Command::Scan(args) => scan::run(&args),
+        Command::Assess(args) => assess::run(&args),
+        Command::Shuffle(args) => shuffle::run(&args),
         Command::Check(args) => check::run(&args),
         Command::Patterns(args) => patterns::run(&args),
         Command::Announce(args) => announce::run(args),

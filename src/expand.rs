@@ -10,7 +10,7 @@ use crate::listing::{Dirs, Listed, Scratch, c_name};
 use crate::matcher::bits::Bits;
 use crate::matcher::mapping::Mapping;
 use crate::matcher::names::GlobId;
-use crate::matcher::{Files, Offer, Own, Summary};
+use crate::matcher::{Files, Offer, Own, Probe, Summary};
 use crate::reader::{LINK_BUDGET, Reader, Reading, Way};
 use crate::source::{Handle, RawKind};
 
@@ -143,11 +143,11 @@ fn read(reader: &Reader<'_>, directory: &Directory<'_>, matched: bool, scratch: 
 }
 
 /// How a link is shown, if at all; `content` is what a directory behind it would show.
-fn link(
+pub(crate) fn link(
     reader: &Reader<'_>,
     way: &Way<'_>,
-    directory: &Directory<'_>,
-    entry: &Raw,
+    directory: &Handle,
+    name: &[u8],
     content: Option<Content>,
     symlinks: Symlinks,
 ) -> Option<Shown> {
@@ -155,8 +155,7 @@ fn link(
         Symlinks::Skip => None,
         Symlinks::Keep => Some(Shown::Link),
         Symlinks::Follow => {
-            let name = c_name(&entry.name);
-            let Ok(stat) = reader.source.stat(directory.handle, &name, true) else { return Some(Shown::Link) };
+            let Ok(stat) = reader.source.stat(directory, &c_name(name), true) else { return Some(Shown::Link) };
             if stat.is_file() {
                 return Some(Shown::File { linked: true });
             }
@@ -180,7 +179,7 @@ fn whole(
             RawKind::File => Shown::File { linked: false },
             RawKind::Special => Shown::Special,
             RawKind::Dir => Shown::Dir { content: Content::Whole, linked: false },
-            RawKind::Link => link(reader, way, directory, &entry, Some(Content::Whole), symlinks)?,
+            RawKind::Link => link(reader, way, directory.handle, &entry.name, Some(Content::Whole), symlinks)?,
         };
         Some((entry.name, shown))
     });
@@ -225,31 +224,21 @@ fn described(
     let probe = |name: &[u8], test| reader.probe(directory.handle, directory.path, name, test);
     let offer = Offer { own: &directory.own, files: &listed.files, kids: &kids, probe: &probe, unread: false };
 
-    let rules: Vec<(Mapping, Vec<&Atom>)> = states
-        .iter()
-        .flat_map(|(state, given)| automaton.entered(*state, given, &offer).into_iter().map(|ways| (*state, ways)))
-        .map(|(state, captures)| {
-            let atoms = automaton.shown_atoms(state, &captures, &offer);
-            (captures, atoms)
-        })
-        .collect();
+    let rules = rules(automaton, states, &offer);
     let mut shown = Vec::new();
     for entry in files {
-        let wanted = rules.iter().any(|(captures, atoms)| {
-            atoms.iter().any(|atom| automaton.shows_file(atom, captures, &entry.name, &entry.globs, &probe))
-        });
-        if wanted {
+        if rules.shows_file(automaton, &entry.name, &entry.globs, &probe) {
             let how = match entry.raw {
-                RawKind::Link => link(reader, way, directory, &entry, None, symlinks),
+                RawKind::Link => link(reader, way, directory.handle, &entry.name, None, symlinks),
                 _ => Some(Shown::File { linked: false }),
             };
             shown.extend(how.map(|how| (entry.name, how)));
         }
     }
     for (entry, summary) in children.into_iter().zip(summaries) {
-        let Some(content) = summary.and_then(|summary| child_content(automaton, &rules, &summary)) else { continue };
+        let Some(content) = summary.and_then(|summary| rules.child(automaton, &summary)) else { continue };
         let how = match entry.raw {
-            RawKind::Link => link(reader, way, directory, &entry, Some(content), symlinks),
+            RawKind::Link => link(reader, way, directory.handle, &entry.name, Some(content), symlinks),
             _ => Some(Shown::Dir { content, linked: false }),
         };
         shown.extend(how.map(|how| (entry.name, how)));
@@ -257,23 +246,47 @@ fn described(
     shown
 }
 
-/// What is shown of a child directory with these states; `None` if it is not shown.
-fn child_content(automaton: &Automaton, rules: &[(Mapping, Vec<&Atom>)], summary: &Summary) -> Option<Content> {
-    let mut states: Vec<(StateId, Mapping)> = Vec::new();
-    for (captures, atoms) in rules {
-        for atom in atoms {
-            if let Atom::Child(state) = atom
-                && automaton.shows_child(*state, captures, summary)
-            {
-                if automaton.state(*state).whole {
-                    return Some(Content::Whole);
-                }
-                let entered = (*state, captures.clone());
-                if !states.contains(&entered) {
-                    states.push(entered);
+/// What states say of the entries of one directory: for each, the values of captures, and what is shown with them.
+pub(crate) struct Rules<'a>(Vec<(Mapping, Vec<&'a Atom>)>);
+
+/// What `states` show in a directory that offers this.
+pub(crate) fn rules<'a>(automaton: &'a Automaton, states: &[(StateId, Mapping)], offer: &Offer<'_>) -> Rules<'a> {
+    let entered = states
+        .iter()
+        .flat_map(|(state, given)| automaton.entered(*state, given, offer).into_iter().map(|ways| (*state, ways)));
+    let rules = entered.map(|(state, captures)| {
+        let atoms = automaton.shown_atoms(state, &captures, offer);
+        (captures, atoms)
+    });
+    Rules(rules.collect())
+}
+
+impl Rules<'_> {
+    /// True if a file of this name, which matches `globs`, is shown.
+    pub(crate) fn shows_file(&self, automaton: &Automaton, name: &[u8], globs: &[GlobId], probe: Probe<'_>) -> bool {
+        self.0
+            .iter()
+            .any(|(captures, atoms)| atoms.iter().any(|atom| automaton.shows_file(atom, captures, name, globs, probe)))
+    }
+
+    /// What is shown of a child directory with these states; `None` if it is not shown.
+    pub(crate) fn child(&self, automaton: &Automaton, summary: &Summary) -> Option<Content> {
+        let mut states: Vec<(StateId, Mapping)> = Vec::new();
+        for (captures, atoms) in &self.0 {
+            for atom in atoms {
+                if let Atom::Child(state) = atom
+                    && automaton.shows_child(*state, captures, summary)
+                {
+                    if automaton.state(*state).whole {
+                        return Some(Content::Whole);
+                    }
+                    let entered = (*state, captures.clone());
+                    if !states.contains(&entered) {
+                        states.push(entered);
+                    }
                 }
             }
         }
+        (!states.is_empty()).then_some(Content::States(states))
     }
-    (!states.is_empty()).then_some(Content::States(states))
 }

@@ -58,6 +58,13 @@
 //!   - [`view::inode`]: inode numbers, in spaces that never meet
 //!   - [`view::table`]: directory entries with stable cookies
 //! - [`expand`]: what a match shows in one of its directories
+//! - [`inside`]: directories on the way to a match and inside it, opened one below the other
+//! - [`assess`]: which matches a file belongs to, upward from the file
+//!   - [`assess::mounted`]: the same, as a running mount has it
+//! - [`shuffle`]: matches copied out, as the view shows them
+//!   - [`shuffle::inventory`]: all that a match shows, at one look
+//!   - [`shuffle::plan`]: what is done with it; pure
+//!   - [`shuffle::dest`]: the directory that is copied to
 //! - [`live`]: the state of a mount: the current view, how the scan goes, what `.veinfs` says
 //! - [`fs`]: kernel requests to replies, the only room that knows fuser
 //!   - [`fs::announce`]: inotify events for matches that come and go
@@ -96,6 +103,11 @@ pub mod view;
 pub mod update;
 
 pub mod expand;
+pub mod inside;
+
+pub mod assess;
+pub mod shuffle;
+
 pub mod live;
 
 pub mod fs;

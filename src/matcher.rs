@@ -469,6 +469,18 @@ impl Automaton {
             .collect()
     }
 
+    /// The required parts of `state` that a directory lacks and the forbidden ones that it has, for certain and whatever
+    /// the values of captures.
+    pub fn unmet<'s>(&'s self, state: StateId, offer: &Offer<'_>) -> Vec<&'s Part> {
+        let Expr::All(parts) = &self.state(state).body else { return Vec::new() };
+        let unmet = |part: &&Part| match (part.role, self.answer(&part.expr, offer)) {
+            (Role::Required, Ok(answer)) => answer == NO,
+            (Role::Forbidden, Ok(answer)) => answer.ways == Ways::Yes,
+            (Role::Optional | Role::Recommended, _) | (_, Err(TooMany)) => false,
+        };
+        parts.iter().filter(unmet).collect()
+    }
+
     /// The atoms of `state` that say what the view shows in this directory: those of required, optional and
     /// recommended parts, and of alternatives those that hold.
     pub fn shown_atoms<'s>(&'s self, state: StateId, captures: &Mapping, offer: &Offer<'_>) -> Vec<&'s Atom> {
@@ -522,6 +534,25 @@ impl Automaton {
         match &self.state(state).body {
             Expr::Count { of, min: 1, max: None } if self.state(state).closed => self.there(of, offer) == Some(YES),
             _ => false,
+        }
+    }
+
+    /// The states that `state` asks of child directories for what the files of the directory do not decide.
+    pub(crate) fn left_to_children(&self, state: StateId, alone: &Offer<'_>, into: &mut Bits) {
+        self.collect_left(&self.state(state).body, alone, into);
+    }
+
+    fn collect_left(&self, expr: &Expr, alone: &Offer<'_>, into: &mut Bits) {
+        match expr {
+            Expr::All(parts) => parts.iter().for_each(|part| self.collect_left(&part.expr, alone, into)),
+            Expr::Any(list) => list.iter().for_each(|expr| self.collect_left(expr, alone, into)),
+            Expr::Count { of, min: 1, max: None } if self.there(of, alone) == Some(YES) => {}
+            Expr::Count { of, .. } | Expr::Sum(of) => of.iter().for_each(|atom| {
+                if let Atom::Child(child) = atom {
+                    into.insert(child.index());
+                }
+            }),
+            Expr::Name(_) => {}
         }
     }
 

@@ -229,7 +229,7 @@ impl Compiler {
             (Role::Recommended, "recommended_", &body.recommended_files, &body.recommended_directories),
         ];
         for (role, prefix, files, directories) in roles {
-            let labelled = |label: String| (role == Role::Recommended).then_some(label);
+            let labelled = |label: String| (role != Role::Optional).then_some(label);
             for (at, clause) in files.iter().enumerate() {
                 let place = item(&key(place, &format!("{prefix}files")), at);
                 let expr = self.file_clause(clause, scope, &place);

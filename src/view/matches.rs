@@ -104,8 +104,14 @@ pub fn captures(automaton: &Automaton, found: &Found) -> Value {
     Value::Object(values.collect())
 }
 
+/// The bytes of a path in an object of such NDJSON; empty where it has none.
+pub fn bytes_of(object: &Value, key: &str) -> Vec<u8> {
+    let exact = object[format!("{key}_bytes")].as_str().and_then(|text| STANDARD.decode(text).ok());
+    exact.unwrap_or_else(|| object[key].as_str().unwrap_or_default().into())
+}
+
 /// Text, and besides it the exact bytes in base64 where they are no UTF-8.
-fn bytes(object: &mut Map<String, Value>, key: &str, value: &[u8]) {
+pub fn bytes(object: &mut Map<String, Value>, key: &str, value: &[u8]) {
     object.insert(key.into(), json!(printable(value)));
     if std::str::from_utf8(value).is_err() {
         object.insert(format!("{key}_bytes"), json!(STANDARD.encode(value)));

@@ -172,6 +172,15 @@ pub(crate) fn lay_out<S: AsRef<str>>(root: &Path, lines: &[S]) {
     }
 }
 
+/// Closes a file or directory to everybody but root with all its rights.
+#[track_caller]
+pub(crate) fn deny(path: &Path) {
+    if rustix::process::geteuid().is_root() {
+        std::os::unix::fs::chown(path, Some(65534), Some(65534)).expect("another owner");
+    }
+    fs::set_permissions(path, fs::Permissions::from_mode(0o000)).expect("a mode");
+}
+
 /// A source, a mount point, and a place for files besides.
 pub(crate) struct TestBed {
     /// The tree that is searched.
@@ -220,6 +229,19 @@ impl TestBed {
     /// Runs the program.
     pub(crate) fn veinfs<S: AsRef<OsStr>>(&self, args: impl IntoIterator<Item = S>) -> Output {
         Output::of(&mut self.command(args))
+    }
+
+    /// Runs the program as somebody who may not read what [`deny`] closes, root or not; `None` where that cannot be.
+    pub(crate) fn veinfs_shut_out<S: AsRef<OsStr>>(&self, args: impl IntoIterator<Item = S>) -> Option<Output> {
+        if !rustix::process::geteuid().is_root() {
+            return Some(self.veinfs(args));
+        }
+        if !has("setpriv") {
+            return None;
+        }
+        let mut command = Command::new("setpriv");
+        command.args(["--bounding-set", "-dac_override,-dac_read_search"]).arg(env!("CARGO_BIN_EXE_veinfs")).args(args);
+        Some(Output::of(command.env("XDG_CACHE_HOME", self.dir.join("cache")).current_dir(&self.dir)))
     }
 
     /// Scans the source.

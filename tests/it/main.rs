@@ -2,6 +2,7 @@
 
 mod announcing;
 mod apps;
+mod assess;
 mod bed;
 mod bombs;
 mod check;
@@ -25,6 +26,7 @@ mod real_trees;
 mod refusals;
 mod serving;
 mod sharing;
+mod shuffle;
 mod soak;
 mod trees;
 mod updating;

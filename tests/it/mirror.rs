@@ -45,7 +45,7 @@ impl Random {
 }
 
 /// A random tree, in which some directories are runs: `data.csv`, `config.yaml` and `raw/` with `*.csv`.
-struct Grower {
+pub(crate) struct Grower {
     random: Random,
     root: PathBuf,
     files: Vec<PathBuf>,
@@ -54,7 +54,7 @@ struct Grower {
 }
 
 impl Grower {
-    fn grow(seed: u64, root: &Path) {
+    pub(crate) fn grow(seed: u64, root: &Path) {
         let is_root = rustix::process::geteuid().is_root();
         let random = Random::new(seed);
         let mut grower = Grower { random, root: root.into(), files: Vec::new(), dirs: Vec::new(), is_root };
@@ -286,7 +286,7 @@ impl Mirror<'_> {
     }
 }
 
-fn xattrs(path: &Path) -> BTreeMap<String, Vec<u8>> {
+pub(crate) fn xattrs(path: &Path) -> BTreeMap<String, Vec<u8>> {
     let mut names = vec![0; 64 << 10];
     let length = rustix::fs::listxattr(path, &mut names[..]).unwrap_or_else(|e| panic!("{}: {e}", path.display()));
     let names = names[..length].split(|byte| *byte == 0).filter(|name| !name.is_empty());
