@@ -13,6 +13,7 @@ use crate::walk::WalkOptions;
 mod announce;
 mod check;
 mod index;
+mod infer;
 mod mount;
 mod out;
 mod patterns;
@@ -49,6 +50,8 @@ enum Command {
     Scan(scan::ScanArgs),
     /// Look for mistakes in patterns
     Check(check::CheckArgs),
+    /// Print the pattern that example directories have in common
+    Infer(infer::InferArgs),
     /// List the built-in patterns, or print one
     Patterns(patterns::PatternsArgs),
     /// Say what mounts there are and how they are doing
@@ -117,6 +120,7 @@ pub fn main() -> ExitCode {
         Command::Index(args) => index::run(&args),
         Command::Scan(args) => scan::run(&args),
         Command::Check(args) => check::run(&args),
+        Command::Infer(args) => infer::run(&args),
         Command::Patterns(args) => patterns::run(&args),
         Command::Announce(args) => announce::run(args),
     };
