@@ -251,28 +251,25 @@ fn keeps_promise(draft: &Draft, examples: &[&Tree], counters: &[&Tree], name: &s
 /// A pattern's name from those of the examples: their first common word.
 fn name_for(examples: &[Tree]) -> String {
     let names: Vec<_> = examples.iter().map(|tree| tokens::tokens(&tree.dir.name)).collect();
-    let template = tokens::common(&names.iter().map(|name| &**name).collect::<Vec<_>>());
+    let template = match names.as_slice() {
+        [one] => choose::alone(one),
+        names => tokens::common(&names.iter().map(|name| &**name).collect::<Vec<_>>()),
+    };
     let texts = template.0.iter().filter_map(|part| match part {
         tokens::Part::Text(text) => Some(printable(text).into_owned()),
         _ => None,
     });
     let words = texts.map(|text| {
-        let word = |c: char| c.is_alphanumeric() || matches!(c, '_' | '-');
-        text.chars().filter(|c| word(*c)).collect::<String>().trim_matches(['_', '-']).to_owned()
+        let word = |c: char| c.is_alphanumeric() || matches!(c, '_' | '-' | '.');
+        text.chars().filter(|c| word(*c)).collect::<String>().trim_matches(['_', '-', '.']).to_owned()
     });
-    let mut words = words.filter(|word| word.chars().any(char::is_alphabetic) && word.len() <= 100);
+    let is_word = |word: &String| word.chars().filter(|c| c.is_alphabetic()).count() > 1 && word.len() <= 100;
+    let mut words = words.filter(is_word);
     words.next().unwrap_or_else(|| "inferred".to_owned())
 }
 
 fn heading(examples: &[Tree], counters: &[Tree]) -> Vec<String> {
-    let listed = |trees: &[Tree]| {
-        let shown: Vec<&str> = trees.iter().take(3).map(|tree| &*tree.label).collect();
-        match (shown.split_last(), trees.len() - shown.len()) {
-            (Some((last, [])), _) => (*last).to_owned(),
-            (Some((last, first)), 0) => format!("{} and {last}", first.join(", ")),
-            (_, more) => format!("{} and {more} more", shown.join(", ")),
-        }
-    };
+    let listed = |trees: &[Tree]| listed(&trees.iter().map(|tree| tree.label.clone()).collect::<Vec<_>>());
     let mut heading = vec![match examples.len() {
         1 => format!("What {} looks like.", listed(examples)),
         _ => format!("What {} have in common.", listed(examples)),
@@ -281,4 +278,21 @@ fn heading(examples: &[Tree], counters: &[Tree]) -> Vec<String> {
         heading.push(format!("Does not match {}.", listed(counters)));
     }
     heading
+}
+
+/// `a, b and c`, or the first ones that take no more than a line, and how many more there are.
+fn listed(texts: &[String]) -> String {
+    const CHARS: usize = 60;
+    let mut chars = 0;
+    let fits = |text: &&String| {
+        chars += text.chars().count();
+        chars <= CHARS
+    };
+    let shown = texts.iter().take_while(fits).count().clamp(1, 4).min(texts.len());
+    match (&texts[..shown], texts.len() - shown) {
+        ([], _) => String::new(),
+        ([one], 0) => one.clone(),
+        ([first @ .., last], 0) => format!("{} and {last}", first.join(", ")),
+        (shown, more) => format!("{} and {more} more", shown.join(", ")),
+    }
 }

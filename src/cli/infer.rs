@@ -67,15 +67,17 @@ const NAMED: usize = 10;
 const COMPARED_DEPTH: usize = MAX_DEPTH;
 
 pub(crate) fn run(args: &InferArgs) -> anyhow::Result<u8> {
-    if let Some(name) = args.name.as_deref().filter(|name| !valid_name(name.as_bytes()) || name.starts_with(".veinfs")) {
-        return Err(ConfigError::Usage(format!("--name {name}: it becomes a folder's name, and this can be none")).into());
+    if let Some(name) = args.name.as_deref().filter(|name| !valid_name(name.as_bytes()) || name.starts_with(".veinfs"))
+    {
+        return Err(
+            ConfigError::Usage(format!("--name {name}: it becomes a folder's name, and this can be none")).into()
+        );
     }
-    let walk = WalkOptions {
-        exclude: Exclude::new(&args.exclude).map_err(ConfigError::Exclude)?,
-        ..WalkOptions::default()
-    };
+    let walk =
+        WalkOptions { exclude: Exclude::new(&args.exclude).map_err(ConfigError::Exclude)?, ..WalkOptions::default() };
     let (examples, counters) = (find_sources(&args.examples)?, find_not(&args.not)?);
-    let everything = args.check.iter().map(|source| find_sources(std::slice::from_ref(source))).collect::<Result<Vec<_>, _>>()?;
+    let everything =
+        args.check.iter().map(|source| find_sources(std::slice::from_ref(source))).collect::<Result<Vec<_>, _>>()?;
     let sources = [&examples[..], &counters[..]].concat();
     let options = options_of(&sources, &walk);
     let depth = usize::from(args.depth);
@@ -83,9 +85,9 @@ pub(crate) fn run(args: &InferArgs) -> anyhow::Result<u8> {
     let mut trees = trees;
     let counter_trees = trees.split_off(examples.len());
     let wanted = Options { name: args.name.clone(), depth };
-    let inferred = match infer(&trees, &counter_trees, &wanted).and_then(|inferred| {
-        prove(&inferred, &sources, &options, examples.len(), &trees).map(|()| inferred)
-    }) {
+    let inferred = match infer(&trees, &counter_trees, &wanted)
+        .and_then(|inferred| prove(&inferred, &sources, &options, examples.len(), &trees).map(|()| inferred))
+    {
         Ok(inferred) => inferred,
         Err(failure) => {
             out::error(&failure.to_string());
@@ -109,12 +111,7 @@ fn find_not(arguments: &[OsString]) -> Result<Vec<NamedSource>, ConfigError> {
 }
 
 /// The trees of all sources, and whether part of them could not be read; `None` if that is a root, which is said.
-fn read(
-    args: &InferArgs,
-    sources: &[NamedSource],
-    options: &[WalkOptions],
-    depth: usize,
-) -> Option<(Vec<Tree>, bool)> {
+fn read(args: &InferArgs, sources: &[NamedSource], options: &[WalkOptions], depth: usize) -> Option<(Vec<Tree>, bool)> {
     let levels = if args.not.is_empty() { depth } else { COMPARED_DEPTH };
     let gathered = match gather(sources, options, levels) {
         Ok(gathered) => gathered,
@@ -135,8 +132,10 @@ fn read(
         let given = given.to_string_lossy();
         if given.len() > 1 { given.trim_end_matches('/').to_owned() } else { given.into_owned() }
     });
-    let tree = |((label, dir), source): ((String, _), &NamedSource)| {
-        Tree { label, dir, look: Box::new(SourceLook(Arc::clone(&source.source))) }
+    let tree = |((label, dir), source): ((String, _), &NamedSource)| Tree {
+        label,
+        dir,
+        look: Box::new(SourceLook(Arc::clone(&source.source))),
     };
     Some((labels.zip(gathered.dirs).zip(sources).map(tree).collect(), partial))
 }
@@ -157,7 +156,10 @@ fn prove(
     for (at, (source, options)) in sources.iter().zip(options).enumerate() {
         let verdict = judge_root(&automaton, source, options).map_err(|error| fail(at, plain(&error)))?;
         if verdict.accepted.is_empty() == (at < examples) || (at >= examples && !verdict.undecided.is_empty()) {
-            return Err(fail(at, "it has changed, or part of it cannot be read, so that nothing is certain; try again".into()));
+            return Err(fail(
+                at,
+                "it has changed, or part of it cannot be read, so that nothing is certain; try again".into(),
+            ));
         }
     }
     Ok(())
@@ -222,7 +224,10 @@ fn check(
     out::error(&match others {
         0 => format!("it matches nothing else in {roots}{among}"),
         1 => format!("it also matches 1 directory in {roots}{among}:"),
-        others => format!("it also matches {others} directories in {roots}{among}{}:", if others > NAMED as u64 { "; the first" } else { "" }),
+        others => format!(
+            "it also matches {others} directories in {roots}{among}{}:",
+            if others > NAMED as u64 { "; the first" } else { "" }
+        ),
     });
     first.iter().for_each(|path| out::line(&format!("  {}", path.display())));
     Ok(complete)

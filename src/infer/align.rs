@@ -16,9 +16,7 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use super::tokens::{Template, Token, VarId, common, substitute, tokens};
 
 /// As many names of one shape in one directory are a series, however alike the directories are.
-const SERIES: usize = 4;
-/// In a single directory, where nothing else tells.
-const SERIES_ALONE: usize = 3;
+const SERIES: usize = 3;
 /// The most optional groups of one kind in one directory.
 const MAX_OPTIONAL: usize = 8;
 
@@ -44,16 +42,14 @@ pub(super) struct Group<'a> {
     pub(super) present: usize,
     /// The most that one instance has.
     pub(super) most: usize,
-    /// Found by extension only.
-    pub(super) loose: bool,
 }
 
 impl<'a> Group<'a> {
-    fn new(entries: Vec<Entry<'a>>, loose: bool) -> Self {
+    fn new(entries: Vec<Entry<'a>>) -> Self {
         let template = common(&entries.iter().map(|entry| &*entry.tokens).collect::<Vec<_>>());
         let counts = counts(&entries);
         let most = counts.values().copied().max().unwrap_or(0);
-        Self { entries, template, present: counts.len(), most, loose }
+        Self { entries, template, present: counts.len(), most }
     }
 
     /// All its names are one, but for variables.
@@ -71,6 +67,31 @@ pub(super) struct Groups<'a> {
     pub(super) optional: Vec<Group<'a>>,
     /// What is in one instance alone.
     pub(super) rest: Vec<Entry<'a>>,
+}
+
+/// Makes one group of what has a first word in common with a group that all instances have: `ses-post` is of the kind
+/// of `ses-pre`, though only some have one.
+pub(super) fn of_a_kind(groups: &mut Groups<'_>) {
+    let mut at = 0;
+    while at < groups.required.len() {
+        let kind = by_word(&groups.required[at].entries[0]);
+        let same = |entry: &Entry<'_>| kind.is_some() && by_word(entry) == kind;
+        if groups.optional.iter().any(|group| same(&group.entries[0])) || groups.rest.iter().any(same) {
+            let mut entries = Vec::new();
+            for list in [&mut groups.required, &mut groups.optional] {
+                let (ours, others): (Vec<_>, Vec<_>) =
+                    std::mem::take(list).into_iter().partition(|group| same(&group.entries[0]));
+                *list = others;
+                entries.extend(ours.into_iter().flat_map(|group| group.entries));
+            }
+            let (ours, others): (Vec<_>, Vec<_>) = std::mem::take(&mut groups.rest).into_iter().partition(same);
+            groups.rest = others;
+            entries.extend(ours);
+            entries.sort_by_key(|entry| (entry.instance, entry.at));
+            groups.required.insert(at.min(groups.required.len()), Group::new(entries));
+        }
+        at += 1;
+    }
 }
 
 /// What an instance brings along: the values that step variables have in it.
@@ -96,7 +117,7 @@ pub(super) fn groups<'a>(names: &[Vec<&'a [u8]>], values: &[Values]) -> Groups<'
     optional.sort_by_key(|group| std::cmp::Reverse(group.present));
     let dropped = optional.drain(MAX_OPTIONAL.min(optional.len())..);
     groups.rest = rare.into_iter().chain(dropped).flat_map(|group| group.entries).collect();
-    groups.optional = optional;
+    groups.optional.extend(optional);
     groups
 }
 
@@ -199,16 +220,15 @@ fn split(entries: Vec<Entry<'_>>, instances: usize) -> Vec<Group<'_>> {
         by_name.entry(name).or_default().push(entry.clone());
     }
     if by_name.len() == 1 {
-        return vec![Group::new(entries, false)];
+        return vec![Group::new(entries)];
     }
     let present_of = |entries: &[Entry<'_>]| counts(entries).len();
     let differ = by_name.values().any(|entries| present_of(entries) < instances);
-    let long = if instances == 1 { SERIES_ALONE } else { SERIES };
     let one_for_each = most == 1 && (present == instances || by_name.values().all(|of| present_of(of) < 2));
-    if most >= long || (differ && (most > 1 || one_for_each)) {
-        return vec![Group::new(entries, false)];
+    if most >= SERIES || (differ && (most > 1 || one_for_each)) {
+        return vec![Group::new(entries)];
     }
-    by_name.into_values().map(|entries| Group::new(entries, false)).collect()
+    by_name.into_values().map(|entries| Group::new(entries)).collect()
 }
 
 /// Makes groups of what is left, by a key, as long as every instance has one.
@@ -236,7 +256,7 @@ fn loose<'a>(
         }
         let mut entries = of(&|_| true);
         entries.sort_by_key(|entry| (entry.instance, entry.at));
-        let group = Group::new(entries, true);
+        let group = Group::new(entries);
         let known = groups.required.iter().any(|known| by_extension(&known.entries[0]).as_ref() == Some(&extension));
         if known {
             groups.optional.push(group);
@@ -282,7 +302,7 @@ pub(super) fn by_extension(entry: &Entry<'_>) -> Option<Vec<u8>> {
 pub(super) fn regrouped<'a>(groups: Vec<Group<'a>>) -> Group<'a> {
     let mut entries: Vec<Entry<'a>> = groups.into_iter().flat_map(|group| group.entries).collect();
     entries.sort_by_key(|entry| (entry.instance, entry.at));
-    Group::new(entries, true)
+    Group::new(entries)
 }
 
 /// How many entries each instance has of those that have any.
@@ -342,7 +362,8 @@ mod tests {
         let globs = |groups: &[Group<'_>]| {
             groups.iter().map(|group| glob(&group.template, &vars)).collect::<Vec<_>>().join(" ")
         };
-        let rest: Vec<_> = groups.rest.iter().map(|entry| String::from_utf8_lossy(names[entry.instance][entry.at])).collect();
+        let rest: Vec<_> =
+            groups.rest.iter().map(|entry| String::from_utf8_lossy(names[entry.instance][entry.at])).collect();
         format!("{} | {} | {}", globs(&groups.required), globs(&groups.optional), rest.join(" "))
     }
 

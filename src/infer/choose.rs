@@ -8,7 +8,7 @@ use std::cell::{Cell, RefCell};
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::Dir;
-use super::align::{Group, Groups, Values, by_extension, counts, groups, is_junk, regrouped};
+use super::align::{Group, Groups, Values, by_extension, counts, groups, is_junk, of_a_kind, regrouped};
 use super::draft::{Draft, FileDraft};
 use super::generalise::{Class, Var, free_name, glob, name_of, regex, with_step};
 use super::tokens::{Part, Template, Token, VarId, common, tokens};
@@ -17,6 +17,8 @@ use crate::pattern::glob::Glob;
 
 /// The largest number that `min` takes from directories which all have as many.
 const EXACT_MIN: usize = 32;
+/// The largest number that two directories have for a reason.
+const FEW: usize = 3;
 /// How many names below a directory are looked through for a part of its own name.
 const SEARCHED: usize = 20_000;
 /// As many names with one extension are put together where there are too many clauses.
@@ -61,7 +63,7 @@ pub(super) fn describe(examples: &[&Dir], limits: Limits) -> Draft {
 }
 
 /// The name of a single example: its numbers are what may vary.
-fn alone(name: &[Token<'_>]) -> Template {
+pub(super) fn alone(name: &[Token<'_>]) -> Template {
     let part = |token: &Token<'_>| match token {
         Token::Number(number) => Part::Gap(vec![(*number).into()]),
         token => Part::Text(token.text().to_vec()),
@@ -98,8 +100,11 @@ impl Chooser {
         if level < self.limits.depth && instances.iter().all(|instance| !instance.dir.open) {
             self.contents(&mut draft, &mut instances, level);
         }
-        let used: Vec<Tried> =
-            tried.into_iter().filter(|tried| self.used.borrow().contains(&tried.var)).collect();
+        let mut used: Vec<Tried> = tried.into_iter().filter(|tried| self.used.borrow().contains(&tried.var)).collect();
+        if self.limits.steps && used.iter().all(|tried| tried.gap.is_some()) {
+            let more = self.exact(&mut instances, &template, &used);
+            used.extend(more);
+        }
         let stepped = used.iter().fold(template.clone(), |template, tried| match tried.gap {
             Some(at) => with_step(&template, at, tried.var),
             None => Template(vec![Part::Step(tried.var)]),
@@ -131,7 +136,8 @@ impl Chooser {
             if self.come_back(instances, &wholes, level) {
                 let name = free_name("name", &self.vars.borrow());
                 let regex = regex(template, &self.vars.borrow());
-                tried.push(Tried { var: self.declare(instances, wholes, name, regex), gap: None, note: String::new() });
+                let note = seen(&wholes);
+                tried.push(Tried { var: self.declare(instances, wholes, name, regex), gap: None, note });
             }
         }
         for at in gaps.into_iter().filter(|_| tried.is_empty()).collect::<Vec<_>>() {
@@ -145,6 +151,23 @@ impl Chooser {
             }
         }
         tried
+    }
+
+    /// Parts that an expression says tighter than a glob: numbers of many digits.
+    fn exact(&self, instances: &mut [Instance<'_>], template: &Template, used: &[Tried]) -> Vec<Tried> {
+        let mut exact = Vec::new();
+        for (at, part) in template.0.iter().enumerate().filter(|(at, _)| used.iter().all(|t| t.gap != Some(*at))) {
+            let Part::Gap(values) = part else { continue };
+            let class = Class::of(values);
+            if !class.is_exact() || values.len() != instances.len() {
+                continue;
+            }
+            let name = name_of(template, at, &self.vars.borrow());
+            let values: Vec<Vec<u8>> = values.iter().map(|value| value.to_vec()).collect();
+            let note = seen(&values);
+            exact.push(Tried { var: self.declare(instances, values, name, class.regex()), gap: Some(at), note });
+        }
+        exact
     }
 
     fn declare(&self, instances: &mut [Instance<'_>], values: Vec<Vec<u8>>, name: String, regex: String) -> VarId {
@@ -172,6 +195,7 @@ impl Chooser {
         let values: Vec<Values> = instances.iter().map(|instance| instance.values.clone()).collect();
         let mut files = groups(&file_names, &values);
         let mut dirs = groups(&dir_names, &values);
+        of_a_kind(&mut dirs);
         let total = instances.len();
         let mut captures = Vec::new();
         if let Some(var) = stem {
@@ -218,6 +242,10 @@ impl Chooser {
         }
         let spelt: Vec<Vec<Token<'_>>> = stems.iter().map(|stem| tokens(stem)).collect();
         let template = common(&spelt.iter().map(|stem| &**stem).collect::<Vec<_>>());
+        // Numbers in step are found where they stand.
+        if template.gaps().all(|values| Class::of(values).is_telling()) {
+            return None;
+        }
         let name = free_name("stem", &self.vars.borrow());
         let regex = regex(&template, &self.vars.borrow());
         Some(self.declare(instances, stems.clone(), name, regex))
@@ -295,13 +323,7 @@ impl Chooser {
         more
     }
 
-    fn file_clauses(
-        &self,
-        groups: &[Group<'_>],
-        names: &[Vec<&[u8]>],
-        total: usize,
-        level: usize,
-    ) -> Vec<FileDraft> {
+    fn file_clauses(&self, groups: &[Group<'_>], names: &[Vec<&[u8]>], total: usize, level: usize) -> Vec<FileDraft> {
         let globs: Vec<String> = groups.iter().map(|group| self.glob(&group.template)).collect();
         let literal = |at: usize| groups[at].is_literal();
         let mut clauses = Vec::new();
@@ -317,8 +339,14 @@ impl Chooser {
                 let others = (0..groups.len()).filter(|other| *other != at && literal(*other));
                 others.filter(|other| glob.matches(&first_name(&groups[*other], names), &[])).count()
             });
-            let exact = least == most && least <= EXACT_MIN && total > 1;
-            let min = if least < 2 { 1 } else if exact { least } else { (implied + 1).max(2) };
+            let exact = least == most && least <= EXACT_MIN && (total > 2 || (total == 2 && least <= FEW));
+            let min = if least < 2 {
+                1
+            } else if exact {
+                least
+            } else {
+                (implied + 1).max(2)
+            };
             let mut clause = FileDraft::glob(globs[at].clone(), self.note(least, most, total, total, level));
             clause.test.min = min as u32;
             clauses.push(clause);
@@ -326,14 +354,23 @@ impl Chooser {
         clauses
     }
 
-    fn optional_files(&self, groups: &[Group<'_>], required: &[FileDraft], total: usize, level: usize) -> Vec<FileDraft> {
-        let shown: Vec<Glob> = required.iter().filter_map(|file| Glob::parse(&file.test.glob, &[], false).ok()).collect();
+    fn optional_files(
+        &self,
+        groups: &[Group<'_>],
+        required: &[FileDraft],
+        total: usize,
+        level: usize,
+    ) -> Vec<FileDraft> {
+        let shown: Vec<Glob> =
+            required.iter().filter_map(|file| Glob::parse(&file.test.glob, &[], false).ok()).collect();
         let mut clauses: Vec<FileDraft> = Vec::new();
         for group in groups {
             let glob = self.glob(&group.template);
             let is_shown = shown.iter().any(|shown| {
                 let mut names = group.entries.iter();
-                names.all(|entry| shown.matches(&entry.tokens.iter().flat_map(|t| t.text()).copied().collect::<Vec<_>>(), &[]))
+                names.all(|entry| {
+                    shown.matches(&entry.tokens.iter().flat_map(|t| t.text()).copied().collect::<Vec<_>>(), &[])
+                })
             });
             if !is_shown && clauses.iter().all(|clause| clause.test.glob != glob) {
                 clauses.push(FileDraft::glob(glob, self.note(1, group.most, group.present, total, level)));
@@ -401,10 +438,17 @@ impl Chooser {
     fn note(&self, least: usize, most: usize, present: usize, total: usize, level: usize) -> String {
         let what = if total == self.examples { " examples" } else { "" };
         let seen = if most > least { format!("{least} to {most} in each") } else { format!("{least} in each") };
+        let all = if total == 2 { "both".to_owned() } else { format!("all {total}") };
         match (total == 1, present == total, most > 1) {
-            (true, _, false) => if level == 0 { "in the example".to_owned() } else { String::new() },
+            (true, _, false) => {
+                if level == 0 {
+                    "in the example".to_owned()
+                } else {
+                    String::new()
+                }
+            }
             (true, _, true) => format!("{most} in the example"),
-            (_, true, false) => format!("in all {total}{what}"),
+            (_, true, false) => format!("in {all}{what}"),
             (_, true, true) => format!("{seen} of {total}{what}"),
             (_, false, _) => format!("in {present} of {total}{what}"),
         }
@@ -430,20 +474,16 @@ fn first_name(group: &Group<'_>, names: &[Vec<&[u8]>]) -> Vec<u8> {
 
 /// What a variable stands for in each instance.
 fn values_of(instances: &[Instance<'_>], var: VarId) -> Vec<Vec<u8>> {
-    let of = |instance: &Instance<'_>| instance.values.iter().find(|(of, _)| *of == var).map(|(_, value)| value.clone());
+    let of =
+        |instance: &Instance<'_>| instance.values.iter().find(|(of, _)| *of == var).map(|(_, value)| value.clone());
     instances.iter().filter_map(of).collect()
 }
 
 /// `01, 02 and 03`, or the first ones and how many there are.
 fn seen(values: &[Vec<u8>]) -> String {
     let distinct: BTreeSet<&Vec<u8>> = values.iter().collect();
-    let shown: Vec<String> = distinct.iter().take(4).map(|value| printable(value).into_owned()).collect();
-    match (shown.split_last(), distinct.len() - shown.len()) {
-        (None, _) => String::new(),
-        (Some((last, [])), _) => format!("here {last}"),
-        (Some((last, first)), 0) => format!("here {} and {last}", first.join(", ")),
-        (Some(_), more) => format!("here {} and {more} more", shown.join(", ")),
-    }
+    let texts: Vec<String> = distinct.iter().map(|value| printable(value).into_owned()).collect();
+    if texts.is_empty() { String::new() } else { format!("here {}", super::listed(&texts)) }
 }
 
 /// The part of a name before the first separator, if it says something.

@@ -117,7 +117,8 @@ impl Draft {
     /// Each of its required clauses alone.
     pub(super) fn clauses(&self) -> Vec<Draft> {
         let files = self.files.iter().map(|file| Draft { files: vec![file.clone()], ..Draft::default() });
-        let directories = self.directories.iter().map(|one| Draft { directories: vec![one.clone()], ..Draft::default() });
+        let directories =
+            self.directories.iter().map(|one| Draft { directories: vec![one.clone()], ..Draft::default() });
         files.chain(directories).collect()
     }
 

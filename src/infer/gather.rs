@@ -56,7 +56,8 @@ pub fn gather(sources: &[NamedSource], options: &[WalkOptions], depth: usize) ->
         let mut dir = gatherer.list(&root, &source.root_name, &[]).map_err(|error| (at, error))?;
         entries += dir.entries();
         if entries > MAX_TOP_ENTRIES {
-            let reason = format!("more than {MAX_TOP_ENTRIES} entries in the examples' own directories; give fewer of them");
+            let reason =
+                format!("more than {MAX_TOP_ENTRIES} entries in the examples' own directories; give fewer of them");
             return Err((at, io::Error::other(reason)));
         }
         dir.open = false;
@@ -248,7 +249,6 @@ pub fn judge_root(automaton: &Automaton, source: &NamedSource, options: &WalkOpt
     };
     let mut wanted = Bits::new(automaton.states.len());
     automaton.tops.iter().for_each(|top| wanted.insert(top.state.index()));
-    let mut reading =
-        Reading { path: Vec::new(), through_link: false, budget: LINK_BUDGET, scratch: &mut scratch };
+    let mut reading = Reading { path: Vec::new(), through_link: false, budget: LINK_BUDGET, scratch: &mut scratch };
     Ok(reader.judge(&Way::new(&handle, &|_| false), &own, &listed, &wanted, &mut reading))
 }

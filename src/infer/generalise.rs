@@ -80,6 +80,11 @@ impl Class {
         matches!(self, Class::Digits(_) | Class::Hex(_) | Class::OneOf(_))
     }
 
+    /// A glob cannot say it as tightly as an expression.
+    pub(super) fn is_exact(&self) -> bool {
+        matches!(self, Class::Digits(Some(width)) if *width > WRITTEN_OUT) || matches!(self, Class::Hex(_))
+    }
+
     fn glob(&self) -> String {
         match self {
             Class::Digits(Some(width)) if *width <= WRITTEN_OUT => "[0-9]".repeat(*width),

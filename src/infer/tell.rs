@@ -150,6 +150,7 @@ impl Seen {
     fn in_all(&self) -> String {
         match self.total {
             1 => "in the example, and not in a counter-example".to_owned(),
+            2 => "in both examples, and not in a counter-example".to_owned(),
             total => format!("in all {total} examples, and not in a counter-example"),
         }
     }
@@ -186,9 +187,9 @@ impl Seen {
                 *often.entry((depth, path, false)).or_default() += 1;
             }
         }
-        let note = |count: usize| match (count, alive.len()) {
-            (1, 1) => "in the counter-example, and in no example".to_owned(),
-            (count, _) => format!("in {count} counter-example{}, and in no example", if count == 1 { "" } else { "s" }),
+        let note = |count: usize| match count {
+            1 => "in a counter-example, and in no example".to_owned(),
+            count => format!("in {count} counter-examples, and in no example"),
         };
         let mut candidates = Vec::new();
         for ((depth, path, is_file), count) in often {
@@ -401,7 +402,8 @@ fn difference(example: &Tree, counter: &Tree) -> Option<Draft> {
     let dir = |path: &[u8]| vec![at_path(path, "")];
     let mut candidates: Vec<Draft> = Vec::new();
     let difference = |a: &HashSet<Vec<u8>>, b: &HashSet<Vec<u8>>| by_depth(a.difference(b)).into_iter().take(TRIED);
-    candidates.extend(difference(&ours.files, &theirs.files).map(|(_, p)| Draft { files: file(&p), ..Draft::default() }));
+    candidates
+        .extend(difference(&ours.files, &theirs.files).map(|(_, p)| Draft { files: file(&p), ..Draft::default() }));
     candidates
         .extend(difference(&ours.dirs, &theirs.dirs).map(|(_, p)| Draft { directories: dir(&p), ..Draft::default() }));
     candidates.extend(
@@ -451,7 +453,10 @@ fn first_that_tells(candidates: Vec<Draft>, example: &Tree, counter: &Tree) -> O
 
 fn shared(example: &Dir, counter: &Dir) -> String {
     fn count(dir: &Dir) -> (usize, usize) {
-        dir.dirs.iter().map(count).fold((dir.files.len(), dir.dirs.len()), |sum, below| (sum.0 + below.0, sum.1 + below.1))
+        dir.dirs
+            .iter()
+            .map(count)
+            .fold((dir.files.len(), dir.dirs.len()), |sum, below| (sum.0 + below.0, sum.1 + below.1))
     }
     let (files, dirs) = count(example);
     let plural = |count: usize, one: &str, many: &str| format!("{count} {}", if count == 1 { one } else { many });

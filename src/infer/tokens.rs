@@ -1,6 +1,6 @@
 //! Names cut into tokens, and what several names have in common.
 //!
-//! A token is a run of letters, a run of digits, or one other character. Names are compared token by token, so that
+//! A token is a run of letters, a run of digits, or one other character; a hash counts as digits. Names are compared token by token, so that
 //! `run-9` and `run-10` differ in one place, and `bold` and `bolt` have nothing in common.
 
 use crate::entry::printable;
@@ -15,7 +15,7 @@ pub(super) struct VarId(pub(super) usize);
 pub(super) enum Token<'a> {
     /// A run of letters.
     Word(&'a [u8]),
-    /// A run of ASCII digits.
+    /// A run of ASCII digits, or a long hexadecimal number.
     Number(&'a [u8]),
     /// One character that is neither, or a byte that is no character.
     Mark(&'a [u8]),
@@ -43,6 +43,18 @@ impl PartialEq for Token<'_> {
     }
 }
 
+/// The shortest run of letters and digits that is taken for a hash.
+const HASH: usize = 8;
+
+/// How long the hash is that `text` begins with: hexadecimal digits and letters in turn, up to a mark.
+fn hash(text: &[u8]) -> Option<usize> {
+    let length = text.iter().position(|byte| !byte.is_ascii_alphanumeric()).unwrap_or(text.len());
+    let run = &text[..length];
+    let changes = run.windows(2).filter(|pair| pair[0].is_ascii_digit() != pair[1].is_ascii_digit()).count();
+    let hex = run.iter().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'));
+    (length >= HASH && changes >= 2 && hex).then_some(length)
+}
+
 /// The tokens of a name.
 pub(super) fn tokens(name: &[u8]) -> Vec<Token<'_>> {
     let (mut tokens, mut at) = (Vec::new(), 0);
@@ -50,6 +62,12 @@ pub(super) fn tokens(name: &[u8]) -> Vec<Token<'_>> {
         let valid = chunk.valid();
         let mut chars = valid.char_indices().peekable();
         while let Some((from, c)) = chars.next() {
+            let starts = from == 0 || !valid.as_bytes()[from - 1].is_ascii_alphanumeric();
+            if let Some(length) = hash(&valid.as_bytes()[from..]).filter(|_| starts) {
+                tokens.push(Token::Number(&name[at + from..at + from + length]));
+                while chars.next_if(|(next, _)| *next < from + length).is_some() {}
+                continue;
+            }
             let kind = |c: char| (c.is_alphabetic(), c.is_ascii_digit());
             if kind(c) != (false, false) {
                 while chars.next_if(|(_, next)| kind(*next) == kind(c)).is_some() {}
@@ -106,10 +124,14 @@ impl Template {
         })
     }
 
-    /// The names have a word in common, as text or as a variable.
+    /// The names have something in common that is no accident: a word, their beginning or end, or a variable.
     pub(super) fn has_anchor(&self) -> bool {
-        self.0.iter().any(|part| match part {
-            Part::Text(text) => printable(text).chars().any(char::is_alphanumeric),
+        let letters = |text: &[u8], least: usize| {
+            let is_alphanumeric = |c: char| if least > 1 { c.is_alphabetic() } else { c.is_alphanumeric() };
+            printable(text).split(|c| !is_alphanumeric(c)).any(|word| word.chars().count() >= least)
+        };
+        self.0.iter().enumerate().any(|(at, part)| match part {
+            Part::Text(text) => letters(text, if at == 0 || at + 1 == self.0.len() { 1 } else { 2 }),
             Part::Step(_) => true,
             Part::Gap(_) => false,
         })
@@ -157,10 +179,7 @@ pub(super) fn common(names: &[&[Token<'_>]]) -> Template {
     template
 }
 
-fn shared<'t, 'a: 't>(
-    ours: impl Iterator<Item = &'t Token<'a>>,
-    theirs: impl Iterator<Item = &'t Token<'a>>,
-) -> usize {
+fn shared<'t, 'a: 't>(ours: impl Iterator<Item = &'t Token<'a>>, theirs: impl Iterator<Item = &'t Token<'a>>) -> usize {
     ours.zip(theirs).take_while(|(a, b)| a == b).count()
 }
 
@@ -207,17 +226,30 @@ fn between(names: &[&[Token<'_>]], template: &mut Template) {
     }
 }
 
+/// How much a token says that names have in common: numbers are alike by accident.
+fn weight(token: Token<'_>) -> usize {
+    match token {
+        Token::Step(..) => 8,
+        Token::Word(word) if word.len() > 1 => 6,
+        Token::Mark(_) => 4,
+        Token::Word(_) => 2,
+        Token::Number(_) => 1,
+    }
+}
+
 fn subsequence<'a>(ours: &[Token<'a>], theirs: &[Token<'_>]) -> Vec<Token<'a>> {
     // Names have 255 bytes at most, so that the table stays small.
     let mut longest = vec![vec![0usize; theirs.len() + 1]; ours.len() + 1];
     for (i, a) in ours.iter().enumerate().rev() {
         for (j, b) in theirs.iter().enumerate().rev() {
-            longest[i][j] = if a == b { longest[i + 1][j + 1] + 1 } else { longest[i + 1][j].max(longest[i][j + 1]) };
+            let skipped = longest[i + 1][j].max(longest[i][j + 1]);
+            let taken = if a == b { longest[i + 1][j + 1] + weight(*a) } else { 0 };
+            longest[i][j] = taken.max(skipped);
         }
     }
     let (mut i, mut j, mut found) = (0, 0, Vec::new());
     while i < ours.len() && j < theirs.len() {
-        if ours[i] == theirs[j] {
+        if ours[i] == theirs[j] && longest[i][j] == longest[i + 1][j + 1] + weight(ours[i]) {
             found.push(ours[i]);
             (i, j) = (i + 1, j + 1);
         } else if longest[i + 1][j] >= longest[i][j + 1] {
@@ -258,6 +290,7 @@ mod tests {
             (&["x_long_name.txt", "y.txt"], "(x_long_name|y).txt"),
             (&["IMG_1 (copy).jpg", "IMG_2.jpg"], "IMG_(1 (copy)|2).jpg"),
             (&["aa", "aa-aa"], "aa(|-aa)"),
+            (&["26ab0db90d72", "6d7fce9fee47"], "(26ab0db90d72|6d7fce9fee47)"),
         ];
         for (names, wanted) in table {
             assert_eq!(shown(names), *wanted, "{names:?}");

@@ -5,8 +5,12 @@ use std::fmt::Write;
 use super::draft::{Draft, FileDraft};
 use crate::pattern::{FileTest, SizeOp};
 
-/// Comments stand at least this far to the right, in characters.
-const COMMENT_COLUMN: usize = 40;
+/// Comments stand in one column, at least this far to the right, in characters.
+const LEFTMOST: usize = 40;
+/// And at most this far; behind longer lines they follow at once.
+const RIGHTMOST: usize = 64;
+/// What stands between a line and its comment until the column is known; no line holds one.
+const TAB: char = '\t';
 
 /// The text of a pattern file; `heading` becomes its first comment.
 pub(super) fn yaml(draft: &Draft, name: &str, description: Option<&str>, heading: &[String]) -> String {
@@ -19,12 +23,32 @@ pub(super) fn yaml(draft: &Draft, name: &str, description: Option<&str>, heading
         line(&mut text, 0, &format!("description: {}", scalar(description)), "");
     }
     body(&mut text, draft, 0);
-    text
+    aligned(&text)
+}
+
+/// Puts comments in their column.
+fn aligned(text: &str) -> String {
+    let width = |line: &str| line.split(TAB).next().map_or(0, |content| content.chars().count() + 2);
+    let commented = text.lines().filter(|line| line.contains(TAB)).map(width);
+    let column = commented.filter(|width| *width <= RIGHTMOST).max().unwrap_or(0).max(LEFTMOST);
+    let mut aligned = String::new();
+    for line in text.lines() {
+        match line.split_once(TAB) {
+            Some((content, comment)) => {
+                let gap = column.saturating_sub(content.chars().count()).max(2);
+                let _ = writeln!(aligned, "{content}{:gap$}{comment}", "");
+            }
+            None => {
+                let _ = writeln!(aligned, "{line}");
+            }
+        }
+    }
+    aligned
 }
 
 fn body(text: &mut String, draft: &Draft, indent: usize) {
     if let Some(glob) = &draft.glob {
-        line(text, indent, &format!("directory_name: {}", quoted(glob)), &draft.note);
+        line(text, indent, &format!("directory_name: {}", scalar(glob)), &draft.note);
     }
     if !draft.captures.is_empty() {
         line(text, indent, "captures:", "");
@@ -116,9 +140,7 @@ fn line(text: &mut String, indent: usize, content: &str, note: &str) {
         if content.is_empty() {
             let _ = write!(line, "# {note}");
         } else {
-            let width = line.chars().count();
-            let gap = COMMENT_COLUMN.saturating_sub(width).max(2);
-            let _ = write!(line, "{:gap$}# {note}", "");
+            let _ = write!(line, "{TAB}# {note}");
         }
     }
     text.push_str(line.trim_end());

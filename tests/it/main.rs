@@ -11,6 +11,7 @@ mod faults;
 mod following;
 mod generate;
 mod indexing;
+mod inferring;
 mod life;
 mod mirror;
 mod mounts;
