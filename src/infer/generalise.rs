@@ -171,7 +171,9 @@ pub(super) fn name_of(template: &Template, at: usize, taken: &[Var]) -> String {
     let word = before.map(|text| text.trim_end_matches(|c: char| !c.is_ascii_alphanumeric()));
     let word = word.map(|text| text.rsplit(|c: char| !c.is_ascii_alphabetic()).next().unwrap_or_default());
     let word = word.filter(|word| !word.is_empty()).map(str::to_ascii_lowercase);
+    let dates = |values: &[Box<[u8]>]| values.iter().all(|v| v.len() == 8 && matches!(v.get(..2), Some(b"19" | b"20")));
     let kind = || match &template.0[at] {
+        Part::Gap(values) if matches!(Class::of(values), Class::Digits(_)) && dates(values) => "date",
         Part::Gap(values) if matches!(Class::of(values), Class::Digits(_)) => "number",
         Part::Gap(values) if matches!(Class::of(values), Class::Hex(_)) => "id",
         _ => "name",
