@@ -10,7 +10,7 @@ use std::sync::mpsc::channel;
 use super::{DONE, FAILED, PARTIAL, out};
 use crate::config::{ConfigError, NamedSource, compile_all, find_sources};
 use crate::entry::{printable, valid_name};
-use crate::infer::gather::{SourceLook, gather, judge_root};
+use crate::infer::gather::{MAX_ENTRIES, SourceLook, gather, judge_root};
 use crate::infer::{DEPTH, Failure, Inferred, Options, Tree, infer};
 use crate::listing::Exclude;
 use crate::pattern::MAX_DEPTH;
@@ -113,7 +113,7 @@ fn find_not(arguments: &[OsString]) -> Result<Vec<NamedSource>, ConfigError> {
 /// The trees of all sources, and whether part of them could not be read; `None` if that is a root, which is said.
 fn read(args: &InferArgs, sources: &[NamedSource], options: &[WalkOptions], depth: usize) -> Option<(Vec<Tree>, bool)> {
     let levels = if args.not.is_empty() { depth } else { COMPARED_DEPTH };
-    let gathered = match gather(sources, options, levels) {
+    let gathered = match gather(sources, options, levels, MAX_ENTRIES) {
         Ok(gathered) => gathered,
         Err((at, error)) => {
             out::error(&format!("cannot read {}: {}", sources[at].root.display(), plain(&error)));

@@ -228,7 +228,7 @@ fn split(entries: Vec<Entry<'_>>, instances: usize) -> Vec<Group<'_>> {
     if most >= SERIES || (differ && (most > 1 || one_for_each)) {
         return vec![Group::new(entries)];
     }
-    by_name.into_values().map(|entries| Group::new(entries)).collect()
+    by_name.into_values().map(Group::new).collect()
 }
 
 /// Makes groups of what is left, by a key, as long as every instance has one.

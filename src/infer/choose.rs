@@ -11,7 +11,7 @@ use super::Dir;
 use super::align::{Group, Groups, Values, by_extension, counts, groups, is_junk, of_a_kind, regrouped};
 use super::draft::{Draft, FileDraft};
 use super::generalise::{Class, Var, free_name, glob, name_of, regex, with_step};
-use super::tokens::{Part, Template, Token, VarId, common, tokens};
+use super::tokens::{Gap, Part, Template, Token, VarId, common, tokens};
 use crate::entry::printable;
 use crate::pattern::glob::Glob;
 
@@ -259,7 +259,8 @@ impl Chooser {
         dirs: &mut Groups<'g>,
     ) -> Vec<(VarId, String)> {
         let total = instances.len();
-        let mut alike: BTreeMap<Vec<Box<[u8]>>, Vec<(usize, usize)>> = BTreeMap::new();
+        // The values in each instance, and the groups and parts in which they stand.
+        let mut alike: BTreeMap<Gap, Vec<(usize, usize)>> = BTreeMap::new();
         let mut singles: Vec<&mut Group<'g>> = files.required.iter_mut().chain(&mut dirs.required).collect();
         for (at, group) in singles.iter().enumerate().filter(|(_, group)| group.most == 1 && group.present == total) {
             for (part, piece) in group.template.0.iter().enumerate() {

@@ -42,11 +42,17 @@ pub struct Gathered {
     pub cut_at: Option<usize>,
 }
 
-/// Reads trees level by level, all of them to the same depth.
+/// Reads trees level by level, all of them to the same depth: as deep as `depth`, and as long as there are no more than
+/// `most` entries.
 ///
 /// # Errors
 /// If a root cannot be read, or there are too many entries in the roots.
-pub fn gather(sources: &[NamedSource], options: &[WalkOptions], depth: usize) -> Result<Gathered, (usize, io::Error)> {
+pub fn gather(
+    sources: &[NamedSource],
+    options: &[WalkOptions],
+    depth: usize,
+    most: usize,
+) -> Result<Gathered, (usize, io::Error)> {
     let mut dirs = Vec::new();
     let mut entries = 0;
     let mut unread = Vec::new();
@@ -74,7 +80,7 @@ pub fn gather(sources: &[NamedSource], options: &[WalkOptions], depth: usize) ->
             let mut fill = Fill {
                 gatherer: &gatherer,
                 added: &mut added,
-                room: MAX_ENTRIES.saturating_sub(entries),
+                room: most.saturating_sub(entries),
                 deeper: &mut deeper,
                 failed: &mut |path: &[u8], error| {
                     failed.push(Unread { source: at, path: RelPath::from_bytes(path), error });
@@ -83,7 +89,7 @@ pub fn gather(sources: &[NamedSource], options: &[WalkOptions], depth: usize) ->
             let root = gatherer.source.open_root().map_err(|error| (at, error))?;
             fill.level(&mut next[at], &root, &mut Vec::new(), level);
         }
-        if added > MAX_ENTRIES.saturating_sub(entries) {
+        if added > most.saturating_sub(entries) {
             return Ok(Gathered { dirs, unread, cut_at: Some(level) });
         }
         entries += added;
@@ -154,7 +160,7 @@ impl Fill<'_, '_> {
     /// Reads the directories that are `levels` below `dir`; links stay open.
     fn level(&mut self, dir: &mut Dir, handle: &Handle, path: &mut Vec<u8>, levels: usize) {
         for child in &mut dir.dirs {
-            if *self.added > self.room || (levels > 1 && child.open) {
+            if *self.added > self.room || (levels > 1 && child.dirs.is_empty()) {
                 continue;
             }
             let length = path.len();

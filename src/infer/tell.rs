@@ -22,6 +22,9 @@ const LINE_BYTES: usize = 80;
 /// The most bytes that `magic` is given.
 const MAGIC_BYTES: usize = 8;
 
+/// Makes candidates against those counter-examples that still match.
+type Kind<'a> = &'a dyn Fn(&[&Tree]) -> Vec<Draft>;
+
 /// Adds to `draft` what it takes so that it matches none of `counters`; it matches all of `examples`, and still does.
 ///
 /// # Errors
@@ -43,7 +46,7 @@ pub(super) fn tell_apart(
         return Ok(());
     }
     let seen = Seen::new(examples);
-    let kinds: [&dyn Fn(&[&Tree]) -> Vec<Draft>; 6] = [
+    let kinds: [Kind<'_>; 6] = [
         &|alive| seen.required(examples, alive, depth),
         &|_| own_name(examples),
         &|alive| seen.forbidden(alive),

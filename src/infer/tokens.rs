@@ -100,6 +100,9 @@ pub(super) fn substitute<'a>(tokens: &mut Vec<Token<'a>>, name: &'a [u8], value:
     }
 }
 
+/// A value for each name.
+pub(super) type Gap = Vec<Box<[u8]>>;
+
 /// A part of a [`Template`].
 #[derive(Clone, Debug, PartialEq)]
 pub(super) enum Part {
@@ -108,7 +111,7 @@ pub(super) enum Part {
     /// A variable.
     Step(VarId),
     /// What differs: the value in each name, in the order of the names.
-    Gap(Vec<Box<[u8]>>),
+    Gap(Gap),
 }
 
 /// What names have in common, and what differs in between.

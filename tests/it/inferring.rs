@@ -6,11 +6,14 @@ use std::fmt;
 use proptest::prelude::*;
 use proptest::sample::Index;
 use veinfs::automaton::Test;
+use veinfs::config::find_sources;
+use veinfs::infer::gather::gather;
 use veinfs::infer::{Dir, Failure, Inferred, Look, Options, Tree as Example, infer};
 use veinfs::pattern::Pattern;
 use veinfs::pattern::compile::compile;
 use veinfs::pattern::lint::lint;
 use veinfs::pattern::load::{Format, load_text, to_json};
+use veinfs::walk::WalkOptions;
 
 use crate::bed::TestBed;
 use crate::generate::arb_tree;
@@ -323,7 +326,7 @@ fn the_command_prints_a_pattern_that_other_commands_take() {
     let at = |name: &str| bed.src.join(name).to_str().expect("text").to_owned();
     let source = bed.src.to_str().expect("text").to_owned();
     let inferred = bed.veinfs(["infer", &at("run_01"), &at("run_02"), "--check", &source]).ok();
-    inferred.says("it also matches 2 directories in ").says("old/run_09\n").says("run_03\n");
+    let inferred = inferred.says("it also matches 2 directories in ").says("old/run_09\n").says("run_03\n");
     let pattern = bed.file("run.yaml", &inferred.text());
     assert_eq!(bed.veinfs(["check", &pattern]).ok().text(), "run: ok\n");
     assert_eq!(bed.scan(["-p", &pattern, "--count"]).ok().text(), "4\n");
@@ -363,4 +366,32 @@ fn links_count_by_their_names() {
     let inferred = bed.veinfs(["infer", &at("a"), &at("b"), "--name", "linked"]).ok();
     let pattern = bed.file("linked.yaml", &inferred.text());
     assert_eq!(bed.scan(["-p", &pattern]).ok().lines(), [at("a"), at("b")]);
+}
+
+#[test]
+fn all_trees_are_read_to_the_same_depth() {
+    let bed = TestBed::new(&["a/x/y/1=", "a/x/y/2=", "a/x/y/3=", "b/x/y/1=", "b/x/z -> y", "b/.veinfs/status.json="]);
+    let sources = find_sources(&[bed.src.join("a").into(), bed.src.join("b").into()]).expect("they are there");
+    let options = vec![WalkOptions::default(); 2];
+    let shown = |dir: &Dir| {
+        fn show(dir: &Dir, text: &mut String) {
+            text.push_str(&as_text(&dir.name));
+            text.push_str(if dir.open { "?(" } else { "(" });
+            dir.files.iter().for_each(|name| text.push_str(&format!("{} ", as_text(name))));
+            dir.dirs.iter().for_each(|dir| show(dir, text));
+            text.push(')');
+        }
+        let mut text = String::new();
+        show(dir, &mut text);
+        text
+    };
+    let whole = gather(&sources, &options, 64, 100).expect("they can be read");
+    assert_eq!((whole.cut_at, whole.unread.len()), (None, 0));
+    assert_eq!(shown(&whole.dirs[0]), "a(x(y(1 2 3 )))");
+    assert_eq!(shown(&whole.dirs[1]), "b(.veinfs()x(y(1 )z?()))");
+    let part = gather(&sources, &options, 64, 8).expect("they can be read");
+    assert_eq!(part.cut_at, Some(2), "the four files would be too many");
+    assert_eq!(shown(&part.dirs[0]), "a(x(y?()))");
+    let shallow = gather(&sources, &options, 2, 100).expect("they can be read");
+    assert_eq!((shallow.cut_at, shown(&shallow.dirs[1])), (Some(2), "b(.veinfs()x(y?()z?()))".to_owned()));
 }
