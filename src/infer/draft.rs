@@ -102,16 +102,32 @@ impl Draft {
             && self.forbidden_directories.is_empty()
     }
 
-    /// Adds what another asks besides.
+    /// Adds what another asks besides; a name that it asks for is one that this allows.
     pub(super) fn add(&mut self, other: &Draft) {
         if other.glob.is_some() {
             self.glob.clone_from(&other.glob);
-            self.note.clone_from(&other.note);
+            if !other.note.is_empty() {
+                self.note.clone_from(&other.note);
+            }
         }
-        self.files.extend_from_slice(&other.files);
-        self.directories.extend_from_slice(&other.directories);
-        self.forbidden_files.extend_from_slice(&other.forbidden_files);
-        self.forbidden_directories.extend_from_slice(&other.forbidden_directories);
+        let files = |known: &mut Vec<FileDraft>, more: &[FileDraft]| {
+            for file in more {
+                if known.iter().all(|known| known.test != file.test) {
+                    known.push(file.clone());
+                }
+            }
+        };
+        let directories = |known: &mut Vec<Draft>, more: &[Draft]| {
+            for one in more {
+                if known.iter().all(|known| !known.says_as(one)) {
+                    known.push(one.clone());
+                }
+            }
+        };
+        files(&mut self.files, &other.files);
+        files(&mut self.forbidden_files, &other.forbidden_files);
+        directories(&mut self.directories, &other.directories);
+        directories(&mut self.forbidden_directories, &other.forbidden_directories);
     }
 
     /// Each of its required clauses alone.

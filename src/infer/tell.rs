@@ -366,7 +366,7 @@ fn lines(head: &[u8]) -> impl Iterator<Item = &str> {
 
 /// One alternative for each example, with what tells it from each counter-example that is left.
 fn alternatives(draft: &mut Draft, examples: &[&Tree], alive: &[&Tree]) -> Result<(), Failure> {
-    let mut any_of: Vec<Draft> = Vec::new();
+    let mut whole = Vec::new();
     for example in examples {
         let mut alternative = Draft { note: format!("as {}", example.label), ..Draft::default() };
         for counter in alive {
@@ -377,25 +377,35 @@ fn alternatives(draft: &mut Draft, examples: &[&Tree], alive: &[&Tree]) -> Resul
                     shared: shared(&example.dir, &counter.dir),
                 });
             };
-            if alternative.clauses().iter().all(|clause| !clause.says_as(&difference)) {
-                alternative.add(&difference);
-            }
+            alternative.add(&difference);
         }
-        if any_of.iter().all(|known| !known.says_as(&alternative)) {
-            any_of.push(alternative);
-        }
+        whole.push(alternative);
     }
-    if let [one] = any_of.as_slice() {
-        draft.add(one);
-    } else if draft.any_of.is_empty() {
-        draft.any_of = any_of;
-    } else {
-        // The examples have nothing in common, so that each has an alternative already.
-        let first = std::mem::take(&mut draft.any_of);
-        let both = |known: &Draft| Draft { any_of: any_of.clone(), ..known.clone() };
-        draft.any_of = first.iter().map(both).collect();
+    if draft.any_of.is_empty() {
+        one_of(draft, whole.iter());
+        return Ok(());
+    }
+    // The examples have nothing in common, so that they have alternatives already: each is told apart in its own.
+    for known in &mut draft.any_of {
+        let answers = answer(&known.pattern("candidate", None), examples);
+        let own = whole.iter().zip(&answers).filter(|(_, answer)| **answer == Answer::Yes).map(|(one, _)| one);
+        one_of(known, own);
     }
     Ok(())
+}
+
+/// One of these must hold besides.
+fn one_of<'d>(draft: &mut Draft, alternatives: impl Iterator<Item = &'d Draft>) {
+    let mut distinct: Vec<Draft> = Vec::new();
+    for alternative in alternatives {
+        if distinct.iter().all(|known| !known.says_as(alternative)) {
+            distinct.push(alternative.clone());
+        }
+    }
+    match distinct.as_slice() {
+        [one] => draft.add(one),
+        _ => draft.any_of = distinct,
+    }
 }
 
 /// A clause that holds for the one and not for the other.

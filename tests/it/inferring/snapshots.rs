@@ -751,3 +751,22 @@ fn nameless_directories() {
           - "IMG_[0-9]*.jpg"                # 1 to 2 in each of 3
     "#);
 }
+
+#[test]
+fn examples_without_anything_in_common_are_told_apart_each_by_itself() {
+    let found = inferred(&[("latin", &[]), ("a", &["a/"])], &[("a", &[])]);
+    insta::assert_snapshot!(found, @r#"
+    # What latin and a have in common.
+    # Does not match a.
+    name: inferred
+    any_of:
+      - directory_name: latin               # as latin
+        forbidden_files:
+          - "*"                             # no files
+        forbidden_directories:
+          - {}                              # no directories
+      # as a
+      - directories:
+          - directory_name: a               # in the example
+    "#);
+}
