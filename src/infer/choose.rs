@@ -207,7 +207,7 @@ impl Chooser {
         let more = self.simplify(&mut files.required);
         draft.files = self.file_clauses(&files.required, &file_names, total, level);
         if let Some(last) = draft.files.last_mut().filter(|_| more > 0) {
-            last.note = format!("{}; {more} more names are common to all", last.note);
+            last.note = format!("{}; {more} more left out", last.note);
         }
         draft.optional_files = self.optional_files(&files.optional, &draft.files, total, level);
         self.directories(draft, instances, dirs, level);
@@ -411,7 +411,7 @@ impl Chooser {
             }
         }
         if let Some(last) = draft.directories.last_mut().filter(|_| more > 0) {
-            last.note = format!("{}; {more} more directories are common to all", last.note);
+            last.note = format!("{}; {more} more left out", last.note);
         }
         self.nameless(draft, instances, &groups.rest, level);
     }
