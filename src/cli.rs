@@ -15,6 +15,7 @@ mod assess;
 mod check;
 mod guard;
 mod index;
+mod infer;
 mod mount;
 mod out;
 mod patterns;
@@ -56,6 +57,8 @@ enum Command {
     Shuffle(Box<shuffle::ShuffleArgs>),
     /// Look for mistakes in patterns
     Check(check::CheckArgs),
+    /// Print the pattern that example directories have in common
+    Infer(infer::InferArgs),
     /// List the built-in patterns, search them, or print one
     Patterns(patterns::PatternsArgs),
     /// Say what mounts there are and how they are doing
@@ -128,6 +131,7 @@ pub fn main() -> ExitCode {
         Command::Assess(args) => assess::run(&args),
         Command::Shuffle(args) => shuffle::run(&args),
         Command::Check(args) => check::run(&args),
+        Command::Infer(args) => infer::run(&args),
         Command::Patterns(args) => patterns::run(&args),
         Command::Announce(args) => announce::run(args),
         Command::Guard(args) => guard::run(args),

@@ -32,6 +32,8 @@
 //! - [`reader`]: one directory's states from the top down, for what is behind links and what a match shows
 //! - [`walk`]: the parallel walk of a source, every directory listed once and judged once
 //! - [`scan`]: several sources walked at once, for a command that ends with them
+//! - [`infer`]: the pattern that example directories have in common; pure
+//!   - [`infer::gather`]: examples read from a source
 //!
 //! A mount keeps what it read, and follows its sources:
 //! - [`tree`]: a source's directories, their states and what matches, judged upwards while states change; pure
@@ -90,6 +92,8 @@ pub mod reader;
 pub mod walk;
 
 pub mod scan;
+
+pub mod infer;
 
 pub mod tree;
 

@@ -13,6 +13,7 @@ mod following;
 mod generate;
 mod holding;
 mod indexing;
+mod inferring;
 mod library;
 mod life;
 mod mirror;
