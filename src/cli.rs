@@ -12,6 +12,7 @@ use crate::walk::WalkOptions;
 
 mod announce;
 mod check;
+mod explain;
 mod index;
 mod mount;
 mod out;
@@ -47,6 +48,8 @@ enum Command {
     Unmount(unmount::UnmountArgs),
     /// Print the directories that match, as they are found
     Scan(scan::ScanArgs),
+    /// Say why a directory matches or does not, and what comes nearest
+    Explain(Box<explain::ExplainArgs>),
     /// Look for mistakes in patterns
     Check(check::CheckArgs),
     /// List the built-in patterns, or print one
@@ -116,6 +119,7 @@ pub fn main() -> ExitCode {
         Command::Refresh(args) => refresh::run(&args),
         Command::Index(args) => index::run(&args),
         Command::Scan(args) => scan::run(&args),
+        Command::Explain(args) => explain::run(&args),
         Command::Check(args) => check::run(&args),
         Command::Patterns(args) => patterns::run(&args),
         Command::Announce(args) => announce::run(args),

@@ -30,7 +30,7 @@ use crate::view::inode::Devices;
 use announce::{Announcer, Answer, Kind};
 use attr::{errno, folder_attr};
 use control::Control;
-use files::{Open, Opened, read_full};
+use files::{Open, Opened, piece, read_full};
 use forget::Forgetter;
 use node::{Cache, Listing, Node, NodeKind, Nodes};
 use reach::Target;
@@ -420,11 +420,9 @@ impl fuser::Filesystem for VeinFs {
                     Err(error) => reply.error(errno(&error)),
                 }
             }),
-            Some(Open::Text(text)) => {
-                let from = usize::try_from(offset).unwrap_or(usize::MAX).min(text.len());
-                let to = from.saturating_add(size as usize).min(text.len());
-                reply.data(&text[from..to]);
-            }
+            Some(Open::Text(text)) => reply.data(piece(&text, offset, size)),
+            // Whoever works it out answers; no thread of the mount waits for that.
+            Some(Open::Later(later)) => later.then(move |text| reply.data(piece(text, offset, size))),
             _ => reply.error(fuser::Errno::EBADF),
         }
     }

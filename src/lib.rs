@@ -58,6 +58,11 @@
 //!   - [`view::inode`]: inode numbers, in spaces that never meet
 //!   - [`view::table`]: directory entries with stable cookies
 //! - [`expand`]: what a match shows in one of its directories
+//! - [`explain`]: why a directory matches or does not, and what would make it match; the nearest misses of a source
+//!   - [`explain::outline`]: what is known of a directory, as a value; [`explain::load`] reads it
+//!   - [`explain::clauses`]: each clause, met or not; [`explain::near`]: what comes near
+//!   - [`explain::cure`]: the shortest list of changes; [`explain::names`]: names for what is not there yet
+//!   - [`explain::text`], [`explain::json`]: for people, and for programs
 //! - [`live`]: the state of a mount: the current view, how the scan goes, what `.veinfs` says
 //! - [`fs`]: kernel requests to replies, the only room that knows fuser
 //!   - [`fs::announce`]: inotify events for matches that come and go
@@ -96,6 +101,7 @@ pub mod view;
 pub mod update;
 
 pub mod expand;
+pub mod explain;
 pub mod live;
 
 pub mod fs;

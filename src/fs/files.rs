@@ -9,9 +9,11 @@ use fuser::{BackingId, FileHandle, FopenFlags, INodeNo, OpenAccMode, OpenFlags, 
 use parking_lot::Mutex;
 use rustc_hash::FxHashMap;
 
+use super::control::Control;
 use super::node::{Node, NodeKind};
 use super::reach::{Target, stale};
 use super::{OpenMode, VeinFs};
+use crate::live::near::Later;
 use crate::source::{Handle, Stat};
 
 /// Files of this size in bytes and above are passed through. Smaller ones gain more from the page cache: an open
@@ -29,6 +31,7 @@ pub(super) struct Opened {
 pub(super) enum Open {
     File { fd: Arc<OwnedFd>, node: Arc<Node>, backing: Option<Arc<BackingId>> },
     Text(Arc<[u8]>),
+    Later(Arc<Later>),
 }
 
 impl Default for Opened {
@@ -84,6 +87,10 @@ impl VeinFs {
             return Err(io::Error::from_raw_os_error(libc::EROFS));
         }
         let node = match self.target(ino)? {
+            Target::Control(Control::Near(at)) => {
+                let later = self.live.near(at)?;
+                return Ok((self.opened.add(Open::Later(later)), FopenFlags::FOPEN_DIRECT_IO, None));
+            }
             Target::Control(control) => {
                 let text = self.control_text(&control).ok_or_else(|| io::Error::from_raw_os_error(libc::EISDIR))?;
                 return Ok((self.opened.add(Open::Text(text.into())), FopenFlags::FOPEN_DIRECT_IO, None));
@@ -138,6 +145,12 @@ impl VeinFs {
                 OpenMode::Passthrough => true,
             }
     }
+}
+
+/// What a read of a text gets.
+pub(super) fn piece(text: &[u8], offset: u64, size: u32) -> &[u8] {
+    let from = usize::try_from(offset).unwrap_or(usize::MAX).min(text.len());
+    &text[from..from.saturating_add(size as usize).min(text.len())]
 }
 
 /// Fills the buffer up to the file's end: the kernel takes a short answer for the end.

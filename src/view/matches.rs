@@ -105,7 +105,7 @@ pub fn captures(automaton: &Automaton, found: &Found) -> Value {
 }
 
 /// Text, and besides it the exact bytes in base64 where they are no UTF-8.
-fn bytes(object: &mut Map<String, Value>, key: &str, value: &[u8]) {
+pub(crate) fn bytes(object: &mut Map<String, Value>, key: &str, value: &[u8]) {
     object.insert(key.into(), json!(printable(value)));
     if std::str::from_utf8(value).is_err() {
         object.insert(format!("{key}_bytes"), json!(STANDARD.encode(value)));
