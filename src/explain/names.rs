@@ -50,6 +50,28 @@ pub struct Kinds {
     pub kinds: Vec<Kind>,
     /// There are no others.
     pub complete: bool,
+    tells: Option<Tells>,
+}
+
+/// Tells which globs match a name.
+#[derive(Debug)]
+struct Tells {
+    dfa: dense::DFA<Vec<u32>>,
+    first: StateID,
+}
+
+impl Tells {
+    fn globs(&self, state: StateID) -> Vec<usize> {
+        let end = self.dfa.next_eoi_state(state);
+        let count = if self.dfa.is_match_state(end) { self.dfa.match_len(end) } else { 0 };
+        let mut matched: Vec<usize> = (0..count).map(|at| self.dfa.match_pattern(end, at).as_usize()).collect();
+        matched.sort_unstable();
+        matched
+    }
+
+    fn after(&self, state: StateID, bytes: &[u8]) -> StateID {
+        bytes.iter().fold(state, |state, byte| self.dfa.next_state(state, *byte))
+    }
 }
 
 impl Kinds {
@@ -60,7 +82,21 @@ impl Kinds {
 
     /// A name of a kind that is not `taken`.
     pub fn name(&self, kind: usize, taken: &dyn Fn(&[u8]) -> bool) -> Option<Box<[u8]>> {
-        self.kinds[kind].names.iter().find(|name| !taken(name)).cloned()
+        let Kind { globs, names, complete } = &self.kinds[kind];
+        let free = names.iter().find(|name| !taken(name)).cloned();
+        if free.is_some() || *complete {
+            return free;
+        }
+        // With a number in it, somewhere.
+        let tells = self.tells.as_ref()?;
+        let wanted: Vec<usize> = globs.iter().collect();
+        let bases = names.iter().take(3).filter_map(|name| std::str::from_utf8(name).ok());
+        let places = bases.flat_map(|base| (1..=base.len()).filter(|at| base.is_char_boundary(*at)).map(move |at| (base, at)));
+        let numbered = places.flat_map(|(base, at)| (1..100u32).map(move |n| format!("{}{n}{}", &base[..at], &base[at..])));
+        let mut fitting = numbered.filter(|name| {
+            name.len() <= NAME_MAX && !taken(name.as_bytes()) && tells.globs(tells.after(tells.first, name.as_bytes())) == wanted
+        });
+        fitting.next().map(|name| name.into_bytes().into())
     }
 }
 
@@ -75,7 +111,8 @@ fn search(automaton: &Automaton) -> Option<Kinds> {
     let alphabet = alphabet.characters();
     if expressions.is_empty() {
         let names = PLAIN.chars().map(|c| c.to_string().into_bytes().into()).collect();
-        return Some(Kinds { kinds: vec![Kind { globs: Bits::new(0), names, complete: false }], complete: true });
+        let kinds = vec![Kind { globs: Bits::new(0), names, complete: false }];
+        return Some(Kinds { kinds, complete: true, tells: None });
     }
     let config =
         thompson::Config::new().utf8(false).which_captures(WhichCaptures::None).nfa_size_limit(Some(DFA_BYTES));
@@ -87,6 +124,7 @@ fn search(automaton: &Automaton) -> Option<Kinds> {
         .determinize_size_limit(Some(DFA_BYTES));
     let dfa = dense::Builder::new().configure(config).build_from_nfa(&nfa).ok()?;
     let first = dfa.start_state(&start::Config::new().anchored(Anchored::Yes)).ok()?;
+    let tells = Tells { dfa, first };
 
     let mut found: BTreeMap<Vec<usize>, Vec<Box<[u8]>>> = BTreeMap::new();
     let mut visits: FxHashMap<StateID, usize> = FxHashMap::default();
@@ -101,13 +139,7 @@ fn search(automaton: &Automaton) -> Option<Kinds> {
             break;
         }
         if valid_name(&name) && name != NOT_ENTERED {
-            let end = dfa.next_eoi_state(state);
-            let mut matched: Vec<usize> = if dfa.is_match_state(end) {
-                (0..dfa.match_len(end)).map(|at| dfa.match_pattern(end, at).as_usize()).collect()
-            } else {
-                Vec::new()
-            };
-            matched.sort_unstable();
+            let matched = tells.globs(state);
             found.entry(matched).or_default().push(name.clone().into());
         }
         for character in &alphabet {
@@ -116,7 +148,7 @@ fn search(automaton: &Automaton) -> Option<Kinds> {
             if name.len() + bytes.len() > NAME_MAX {
                 continue;
             }
-            let next = bytes.iter().fold(state, |state, byte| dfa.next_state(state, *byte));
+            let next = tells.after(state, bytes);
             let count = visits.entry(next).or_default();
             if *count < PER_STATE {
                 *count += 1;
@@ -132,7 +164,7 @@ fn search(automaton: &Automaton) -> Option<Kinds> {
         names.sort_by_key(|name| (oddness(name), name.len()));
         Kind { globs, complete: !left_out && !cut, names }
     });
-    Some(Kinds { kinds: kinds.collect(), complete: !cut })
+    Some(Kinds { kinds: kinds.collect(), complete: !cut, tells: Some(tells) })
 }
 
 /// How little a name looks like one that somebody would give.

@@ -17,10 +17,12 @@ use super::{Action, Change};
 use crate::automaton::{Atom, Automaton, Expr, Role, StateId, Test, TestId};
 use crate::matcher::Value;
 use crate::matcher::bits::Bits;
-use crate::matcher::names::GlobId;
+use crate::matcher::names::{GlobId, NameCache};
 
 /// The most ways in which a directory's clauses can hold that are told apart.
 const MOST_WAYS: usize = 128;
+/// Of more files than this, those that no glob asks for are not looked at one by one.
+const FEW_FILES: usize = 48;
 /// The most child directories that are considered for one clause.
 const MOST_CHILDREN: usize = 48;
 
@@ -33,6 +35,8 @@ pub struct Search<'a> {
     steps: u32,
     exact: bool,
     known: FxHashMap<Key, Known>,
+    levels: FxHashMap<usize, Level>,
+    cache: NameCache,
 }
 
 type Key = (usize, Vec<Want>, Vec<StateId>);
@@ -85,6 +89,8 @@ struct DirNow {
     name: Box<[u8]>,
     wants: Vec<Want>,
     unwanted: Vec<StateId>,
+    /// What it is in now and may not be after the changes.
+    lost: Vec<StateId>,
     plan: Option<Plan>,
     fate: Fate,
     /// It is renamed to make room.
@@ -121,7 +127,8 @@ impl<'a> Search<'a> {
     /// A search that gives up being exact after some steps.
     pub fn new(automaton: &'a Automaton, kinds: &'a Kinds, relaxed: bool, steps: u32) -> Self {
         let exact = kinds.complete && automaton.ancestor_globs.is_empty();
-        Self { automaton, kinds, relaxed, steps, exact, known: FxHashMap::default() }
+        let (known, levels) = (FxHashMap::default(), FxHashMap::default());
+        Self { automaton, kinds, relaxed, steps, exact, known, levels, cache: automaton.names.cache() }
     }
 
     /// True if nothing was left out so far.
@@ -340,18 +347,42 @@ impl<'a> Search<'a> {
         if matches!(judged.dir.content, Content::Unread(_)) {
             return None;
         }
-        let mut cache = self.automaton.names.cache();
+        let address = std::ptr::from_ref(judged.dir).addr();
+        if let Some(level) = self.levels.get(&address) {
+            return Some(level.clone());
+        }
         let mut matched = Vec::new();
         for file in judged.dir.files() {
-            self.automaton.names.matches(&mut cache, &file.name, &mut matched);
+            self.automaton.names.matches(&mut self.cache, &file.name, &mut matched);
             let mut globs = Bits::new(self.automaton.names.len());
             matched.iter().for_each(|glob| globs.insert(glob.index()));
             self.exact &= file.tests.iter().all(|(_, passed)| passed.is_some());
             let was = Some(file.name.clone());
             level.files.push(FileNow { was, file: file.clone(), globs, made: None, state: Fate::Kept });
         }
+        self.leave_out_strangers(&mut level.files);
         level.dirs = (0..judged.children.len()).map(|at| DirNow::of(at, &judged.children[at].dir.name)).collect();
+        self.levels.insert(address, level.clone());
         Some(level)
+    }
+
+    /// Of many files that no glob asks for, those with the nearest names stand for all.
+    fn leave_out_strangers(&self, files: &mut Vec<FileNow>) {
+        if files.len() <= FEW_FILES {
+            return;
+        }
+        let asked = |kind: &&super::super::names::Kind| {
+            kind.globs.iter().any(|glob| self.automaton.file_globs.contains(glob))
+        };
+        let wanted: Vec<&[u8]> =
+            self.kinds.kinds.iter().filter(asked).take(FEW_FILES).filter_map(|kind| Some(&**kind.names.first()?)).collect();
+        let (strangers, mut known): (Vec<FileNow>, Vec<FileNow>) =
+            std::mem::take(files).into_iter().partition(|file| file.globs.is_empty());
+        let far = |file: &FileNow| wanted.iter().map(|name| away(name, &file.file.name)).min();
+        let mut ranked: Vec<_> = strangers.into_iter().map(|file| (far(&file), file)).collect();
+        ranked.sort_by_key(|(far, _)| *far);
+        known.extend(ranked.into_iter().take(FEW_FILES).map(|(_, file)| file));
+        *files = known;
     }
 
     fn go_on(
@@ -366,12 +397,14 @@ impl<'a> Search<'a> {
             self.exact = false;
             return None;
         }
-        self.steps -= 1;
+        // What takes longer counts more.
+        let weight = 1 + (level.files.len() + level.dirs.len()) as u32 / 32;
+        self.steps = self.steps.saturating_sub(weight);
         let cost = spent(&level);
         let lacking: Vec<(&Literal, Lack)> =
             literals.iter().filter_map(|literal| Some((literal, self.lack(at, &level, literal)?))).collect();
         let Some((literal, lack)) = lacking.first().copied() else { return Some(level) };
-        if !changeable || cost + self.at_least(&lacking) > bound {
+        if !changeable || cost.saturating_add(self.at_least(&lacking)) > bound {
             return None;
         }
         let left = bound - cost;
@@ -391,12 +424,12 @@ impl<'a> Search<'a> {
     /// How many changes it takes at the least: those of literals that no one change can help together.
     fn at_least(&self, lacking: &[(&Literal, Lack)]) -> u32 {
         let (mut more, mut less): (Vec<&Literal>, u32) = (Vec::new(), 0);
-        let mut sum = 0;
+        let mut sum = 0u32;
         for (literal, lack) in lacking {
             let [Atom::File(Some(glob), _)] = &literal.of[..] else { continue };
             match lack {
                 Lack::More(count) if more.iter().all(|other| !self.together(*glob, other)) => {
-                    sum += count;
+                    sum = count.saturating_add(sum);
                     more.push(literal);
                 }
                 Lack::Less(count) => less = less.max(*count),
@@ -459,7 +492,7 @@ impl<'a> Search<'a> {
 
     /// What a child directory counts for a state.
     fn states(&self, at: Option<&Judged<'_>>, dir: &DirNow, state: StateId) -> u32 {
-        if dir.fate == Fate::Gone || dir.unwanted.contains(&state) {
+        if dir.fate == Fate::Gone || dir.unwanted.contains(&state) || dir.lost.contains(&state) {
             return 0;
         }
         if let Some(want) = dir.wants.iter().find(|want| want.state == state) {
@@ -486,7 +519,7 @@ impl<'a> Search<'a> {
         for atom in &literal.of {
             match atom {
                 Atom::File(glob, tests) => self.more_files(at, literals, atom, *glob, tests, level, next),
-                Atom::Child(state) => self.more_children(at, *state, more, level, left, next),
+                Atom::Child(state) => self.more_children(at, literals, *state, more, level, left, next),
             }
         }
     }
@@ -632,9 +665,11 @@ impl<'a> Search<'a> {
         }
     }
 
+    #[allow(clippy::too_many_arguments, reason = "what is searched, and where it has come to")]
     fn more_children(
         &mut self,
         at: Option<&Judged<'_>>,
+        literals: &[Literal],
         state: StateId,
         more: u32,
         level: &Level,
@@ -661,15 +696,13 @@ impl<'a> Search<'a> {
             wants.push(want);
             wants.sort();
             let unwanted = dir.unwanted.clone();
-            if let Some((order, level)) = self.assign(at, level, place, wants, unwanted, left) {
-                next.push((order, level));
-            }
+            self.assign(at, literals, level, place, &wants, &unwanted, left, next);
         }
-        // A child may be in the way of two clauses by one change; what it was in before may be lost by it.
         let wants = vec![Want { state, files: if counts { more } else { 1 } }];
         let taken = |name: &[u8]| is_taken(at, level, name);
         let Some(left) = left.checked_sub(1) else { return };
-        match self.solve_new(&taken, &wants, left) {
+        let unwanted = unwanted_states(literals);
+        match self.solve_new(&taken, &wants, &unwanted, left) {
             Some(plan) => {
                 let name = plan.rename.clone().unwrap_or_default();
                 let cost = plan.cost;
@@ -678,7 +711,8 @@ impl<'a> Search<'a> {
                     child: None,
                     name,
                     wants,
-                    unwanted: Vec::new(),
+                    unwanted,
+                    lost: Vec::new(),
                     plan: Some(plan),
                     fate: Fate::Changed,
                     away: None,
@@ -699,39 +733,88 @@ impl<'a> Search<'a> {
     }
 
     /// A new directory, its name one that is not taken.
-    fn solve_new(&mut self, taken: &dyn Fn(&[u8]) -> bool, wants: &[Want], left: u32) -> Option<Plan> {
-        let plan = self.solve(None, &|_| false, wants, &[], left)?;
+    fn solve_new(
+        &mut self,
+        taken: &dyn Fn(&[u8]) -> bool,
+        wants: &[Want],
+        unwanted: &[StateId],
+        left: u32,
+    ) -> Option<Plan> {
+        let plan = self.solve(None, &|_| false, wants, unwanted, left)?;
         match &plan.rename {
             Some(name) if taken(name) => {
-                let (_, name, _) = self
-                    .own_names(None, taken, wants, &[])
-                    .into_iter()
-                    .find(|(_, name, globs)| name.is_some() && self.ways(wants, &[], globs).len() == 1)?;
-                Some(Plan { rename: name, ..plan })
+                let others = self.own_names(None, taken, wants, unwanted);
+                let (_, rename, globs) = others.into_iter().next()?;
+                // What is in it was worked out for another name.
+                self.exact &= self.ways(wants, &[], &globs).len() == 1;
+                Some(Plan { rename, ..plan })
             }
             _ => Some(plan),
         }
     }
 
+    /// Has a child come to be in states, or not to be: such that what it is in besides stays where that is asked for, or
+    /// if that is cheaper, such that it is lost.
+    #[allow(clippy::too_many_arguments, reason = "what is searched, and where it has come to")]
     fn assign(
+        &mut self,
+        at: Option<&Judged<'_>>,
+        literals: &[Literal],
+        level: &Level,
+        place: usize,
+        wants: &[Want],
+        unwanted: &[StateId],
+        left: u32,
+        next: &mut Vec<(u32, Level)>,
+    ) {
+        let dir = &level.dirs[place];
+        let mut unwanted = [unwanted, &unwanted_states(literals)].concat();
+        unwanted.sort_unstable();
+        unwanted.dedup();
+        unwanted.retain(|state| !wants.iter().any(|want| want.state == *state));
+        let asked = literals.iter().filter(|literal| literal.wanted).flat_map(|literal| &literal.of);
+        let mut kept: Vec<Want> = Vec::new();
+        for atom in asked {
+            let Atom::Child(state) = atom else { continue };
+            let has = self.states(at, dir, *state);
+            let known = wants.iter().chain(&kept).any(|want| want.state == *state) || unwanted.contains(state);
+            let others = level.dirs.iter().enumerate().any(|(other, dir)| other != place && self.states(at, dir, *state) > 0);
+            if has > 0 && !known && !others {
+                kept.push(Want { state: *state, files: has });
+            }
+        }
+        let lost: Vec<StateId> = kept.iter().map(|want| want.state).collect();
+        let mut all = [wants, &kept[..]].concat();
+        all.sort();
+        let keeping = self.assign_as(at, level, place, &all, &unwanted, &[], left);
+        let cost = keeping.as_ref().map(|(_, level)| level.dirs[place].cost());
+        if !lost.is_empty() {
+            let losing = self.assign_as(at, level, place, wants, &unwanted, &lost, left);
+            next.extend(losing.filter(|(_, level)| cost.is_none_or(|cost| level.dirs[place].cost() < cost)));
+        }
+        next.extend(keeping);
+    }
+
+    #[allow(clippy::too_many_arguments, reason = "what is searched, and where it has come to")]
+    fn assign_as(
         &mut self,
         at: Option<&Judged<'_>>,
         level: &Level,
         place: usize,
-        wants: Vec<Want>,
-        unwanted: Vec<StateId>,
+        wants: &[Want],
+        unwanted: &[StateId],
+        lost: &[StateId],
         left: u32,
     ) -> Option<(u32, Level)> {
         let dir = &level.dirs[place];
         let before = dir.cost();
         let taken = |name: &[u8]| is_taken(at, level, name);
         let plan = match dir.child {
-            Some(child) => {
-                let child = &at?.children[child];
-                // What is to stay as it is has to be said, or the changes could take it away.
-                self.solve(Some(child), &taken, &wants, &unwanted, left + before)?
+            Some(child) => self.solve(Some(&at?.children[child]), &taken, wants, unwanted, left + before)?,
+            None => {
+                let taken = |name: &[u8]| taken(name) && *name != *dir.name;
+                self.solve_new(&taken, wants, unwanted, (left + before).checked_sub(1)?)?
             }
-            None => self.solve_new(&|name| taken(name) && *name != *dir.name, &wants, (left + before).checked_sub(1)?)?,
         };
         if plan.rename.as_ref().is_some_and(|name| taken(name) && *name != dir.name) {
             self.exact = false;
@@ -743,8 +826,8 @@ impl<'a> Search<'a> {
         if dir.child.is_none() {
             dir.name = plan.rename.clone().unwrap_or_else(|| dir.name.clone());
         }
-        (dir.wants, dir.unwanted, dir.fate) = (wants, unwanted, Fate::Changed);
-        dir.plan = Some(plan);
+        (dir.wants, dir.unwanted, dir.lost) = (wants.to_vec(), unwanted.to_vec(), lost.to_vec());
+        (dir.plan, dir.fate) = (Some(plan), Fate::Changed);
         Some((order, level))
     }
 
@@ -783,7 +866,7 @@ impl<'a> Search<'a> {
                 Atom::Child(state) => {
                     self.exact &= !self.automaton.state(*state).counts;
                     for place in 0..level.dirs.len() {
-                        self.less_children(at, *state, level, place, left, next);
+                        self.less_children(at, literals, *state, level, place, left, next);
                     }
                 }
             }
@@ -824,9 +907,11 @@ impl<'a> Search<'a> {
         }
     }
 
+    #[allow(clippy::too_many_arguments, reason = "what is searched, and where it has come to")]
     fn less_children(
         &mut self,
         at: Option<&Judged<'_>>,
+        literals: &[Literal],
         state: StateId,
         level: &Level,
         place: usize,
@@ -837,7 +922,7 @@ impl<'a> Search<'a> {
         if self.states(at, dir, state) == 0 {
             return;
         }
-        if dir.child.is_some() && dir.wants.is_empty() {
+        if dir.child.is_some() {
             let mut level = level.clone();
             (level.dirs[place].fate, level.dirs[place].plan) = (Fate::Gone, None);
             next.push((25, level));
@@ -846,16 +931,16 @@ impl<'a> Search<'a> {
             let mut unwanted = dir.unwanted.clone();
             unwanted.push(state);
             unwanted.sort_unstable();
-            let wants = dir.wants.iter().filter(|want| want.state != state).cloned().collect();
-            next.extend(self.assign(at, level, place, wants, unwanted, left));
+            let wants: Vec<Want> = dir.wants.iter().filter(|want| want.state != state).cloned().collect();
+            self.assign(at, literals, level, place, &wants, &unwanted, left, next);
         }
     }
 }
 
 impl DirNow {
     fn of(child: usize, name: &[u8]) -> Self {
-        let (wants, unwanted) = (Vec::new(), Vec::new());
-        Self { child: Some(child), name: name.into(), wants, unwanted, plan: None, fate: Fate::Kept, away: None }
+        let (wants, unwanted, lost) = (Vec::new(), Vec::new(), Vec::new());
+        Self { child: Some(child), name: name.into(), wants, unwanted, lost, plan: None, fate: Fate::Kept, away: None }
     }
 
     fn is_untouched(&self) -> bool {
@@ -878,7 +963,8 @@ fn spent(level: &Level) -> u32 {
 
 fn is_taken(at: Option<&Judged<'_>>, level: &Level, name: &[u8]) -> bool {
     let cleared = level.cleared.iter().any(|cleared| **cleared == *name)
-        || level.dirs.iter().any(|dir| *dir.name == *name && dir.away.is_some());
+        || level.dirs.iter().any(|dir| *dir.name == *name && (dir.away.is_some() || dir.fate == Fate::Gone))
+        || level.files.iter().any(|file| file.state == Fate::Gone && file.was.as_deref() == Some(name));
     let moved = level.files.iter().any(|file| {
         file.state == Fate::Changed && file.was.as_deref() == Some(name) && *file.file.name != *name
     });
@@ -902,6 +988,19 @@ fn in_state(child: &Judged<'_>, state: StateId) -> u32 {
         Some((_, Value::Bag(files))) => files.iter().fold(0, |sum, (_, count)| sum.saturating_add(*count)),
         _ => 1,
     }
+}
+
+/// States that no child is to be in.
+fn unwanted_states(literals: &[Literal]) -> Vec<StateId> {
+    let unwanted = literals.iter().filter(|literal| !literal.wanted && literal.min <= 1 && literal.max == u32::MAX);
+    let states = unwanted.flat_map(|literal| &literal.of).filter_map(|atom| match atom {
+        Atom::Child(state) => Some(*state),
+        Atom::File(..) => None,
+    });
+    let mut states: Vec<StateId> = states.collect();
+    states.sort_unstable();
+    states.dedup();
+    states
 }
 
 fn project(globs: &Bits, asked: &Bits) -> Bits {
@@ -945,6 +1044,7 @@ fn emit(judged: &Judged<'_>, plan: &Plan, path: &[u8], into: &mut Vec<Change>) {
         }
     }
     let mut push = |name: &[u8], action| into.push(Change { path: below(name), action });
+    let mut renames: Vec<(&[u8], &[u8])> = Vec::new();
     plan.cleared.iter().for_each(|name| push(name, Action::Remove));
     for file in plan.files.iter().filter(|file| file.state == Fate::Gone) {
         push(file.was.as_deref().unwrap_or(&file.file.name), Action::Remove);
@@ -953,15 +1053,24 @@ fn emit(judged: &Judged<'_>, plan: &Plan, path: &[u8], into: &mut Vec<Change>) {
     for dir in &plan.dirs {
         let to = dir.away.as_ref().or(dir.plan.as_ref().and_then(|plan| plan.rename.as_ref()));
         if let (Some(to), Some(_), true) = (to, dir.child, dir.fate != Fate::Gone) {
-            push(&dir.name, Action::Rename(to.clone()));
+            renames.push((&dir.name, to));
         }
     }
     for file in plan.files.iter().filter(|file| file.state == Fate::Changed) {
         match (&file.was, &file.made) {
             (Some(was), Some(made)) => push(was, Action::Rewrite(made.clone())),
-            (Some(was), None) => push(was, Action::Rename(file.file.name.clone())),
-            (None, made) => push(&file.file.name, Action::CreateFile(made.clone().unwrap_or_default())),
+            (Some(was), None) => renames.push((was, &file.file.name)),
+            (None, _) => {}
         }
+    }
+    // A name is given when nobody has it any more.
+    while let Some(next) = (0..renames.len()).find(|at| renames.iter().all(|(from, _)| *from != renames[*at].1)) {
+        let (from, to) = renames.remove(next);
+        push(from, Action::Rename(to.into()));
+    }
+    renames.into_iter().for_each(|(from, to)| push(from, Action::Rename(to.into())));
+    for file in plan.files.iter().filter(|file| file.state == Fate::Changed && file.was.is_none()) {
+        push(&file.file.name, Action::CreateFile(file.made.clone().unwrap_or_default()));
     }
     for dir in plan.dirs.iter().filter(|dir| dir.child.is_none()) {
         into.push(Change { path: below(&dir.name), action: Action::CreateDir });
