@@ -105,9 +105,9 @@ fn locate(dir: &OsString, root: Option<&OsString>) -> anyhow::Result<(NamedSourc
     if !real.is_dir() {
         return Err(wrong("not a directory; give the directory that is to match".into()).into());
     }
-    let below = real
-        .strip_prefix(&source.root)
-        .map_err(|_| wrong(format!("it is not in {}; leave out --source, or give one that it is in", source.root.display())))?;
+    let below = real.strip_prefix(&source.root).map_err(|_| {
+        wrong(format!("it is not in {}; leave out --source, or give one that it is in", source.root.display()))
+    })?;
     Ok((source, RelPath::from_bytes(std::os::unix::ffi::OsStrExt::as_bytes(below.as_os_str()))))
 }
 
@@ -121,8 +121,7 @@ impl Explained {
     fn of(question: &Question, source: &NamedSource, path: &RelPath, options: &WalkOptions) -> Self {
         let automaton = &question.automaton;
         let loaded = outline(automaton, &*source.source, &source.root_name, path, options, Limits::default());
-        let explanation =
-            explain(question, &loaded.dir.judge(automaton, &mut Scratch::new(automaton), &loaded.above));
+        let explanation = explain(question, &loaded.dir.judge(automaton, &mut Scratch::new(automaton), &loaded.above));
         let cure = match explanation.met {
             Met::No => cure(&question.pattern, automaton, &loaded.dir, &loaded.above, STEPS),
             Met::Yes | Met::Unknown => None,

@@ -255,14 +255,7 @@ impl Explainer<'_> {
         clauses
     }
 
-    fn any_of(
-        &self,
-        body: &Body,
-        place: &str,
-        judged: &Judged<'_>,
-        above: Option<&Judged<'_>>,
-        depth: u32,
-    ) -> Clause {
+    fn any_of(&self, body: &Body, place: &str, judged: &Judged<'_>, above: Option<&Judged<'_>>, depth: u32) -> Clause {
         let place = key(place, "any_of");
         let alternatives = body.any_of.iter().enumerate().map(|(at, alternative)| {
             let place = item(&place, at);
@@ -523,9 +516,11 @@ impl Explainer<'_> {
             return None;
         }
         let state = *self.question.places.states.get(place)?;
-        let whole = judged.with_offer(self.automaton, |offer| self.automaton.answer(&self.automaton.state(state).body, offer));
+        let whole =
+            judged.with_offer(self.automaton, |offer| self.automaton.answer(&self.automaton.state(state).body, offer));
         let required = answers.iter().filter(|(_, role, _)| *role == Role::Required);
-        if whole.as_ref().map_or(Met::Unknown, Met::of) != Met::No || required.clone().any(|(_, _, answer)| *answer == NO)
+        if whole.as_ref().map_or(Met::Unknown, Met::of) != Met::No
+            || required.clone().any(|(_, _, answer)| *answer == NO)
         {
             return None;
         }
@@ -582,7 +577,12 @@ impl Explainer<'_> {
             }
             None => {
                 let (ours, theirs) = (self.values(&so_far.ways), self.values(&answer.ways));
-                format!("no values agree: {} by {}, {} by {place}", ours.join("; "), before.join(" and "), theirs.join("; "))
+                format!(
+                    "no values agree: {} by {}, {} by {place}",
+                    ours.join("; "),
+                    before.join(" and "),
+                    theirs.join("; ")
+                )
             }
         }
     }

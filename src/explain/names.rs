@@ -91,10 +91,14 @@ impl Kinds {
         let tells = self.tells.as_ref()?;
         let wanted: Vec<usize> = globs.iter().collect();
         let bases = names.iter().take(3).filter_map(|name| std::str::from_utf8(name).ok());
-        let places = bases.flat_map(|base| (1..=base.len()).filter(|at| base.is_char_boundary(*at)).map(move |at| (base, at)));
-        let numbered = places.flat_map(|(base, at)| (1..100u32).map(move |n| format!("{}{n}{}", &base[..at], &base[at..])));
+        let places =
+            bases.flat_map(|base| (1..=base.len()).filter(|at| base.is_char_boundary(*at)).map(move |at| (base, at)));
+        let numbered =
+            places.flat_map(|(base, at)| (1..100u32).map(move |n| format!("{}{n}{}", &base[..at], &base[at..])));
         let mut fitting = numbered.filter(|name| {
-            name.len() <= NAME_MAX && !taken(name.as_bytes()) && tells.globs(tells.after(tells.first, name.as_bytes())) == wanted
+            name.len() <= NAME_MAX
+                && !taken(name.as_bytes())
+                && tells.globs(tells.after(tells.first, name.as_bytes())) == wanted
         });
         fitting.next().map(|name| name.into_bytes().into())
     }
@@ -130,8 +134,7 @@ fn search(automaton: &Automaton) -> Option<Kinds> {
     let mut visits: FxHashMap<StateID, usize> = FxHashMap::default();
     let mut open: VecDeque<(StateID, Vec<u8>)> = VecDeque::from([(first, Vec::new())]);
     let (mut looked_at, mut cut) = (0, false);
-    // Where names were left out since others lead to the same state, there may be more of a kind, never more kinds.
-    let mut left_out = false;
+    // Where names are left out since others lead to the same state, there may be more of a kind, never more kinds.
     while let Some((state, name)) = open.pop_front() {
         looked_at += 1;
         if looked_at > MOST_NAMES || found.len() > MOST_KINDS {
@@ -153,8 +156,6 @@ fn search(automaton: &Automaton) -> Option<Kinds> {
             if *count < PER_STATE {
                 *count += 1;
                 open.push_back((next, [&name, bytes].concat()));
-            } else {
-                left_out = true;
             }
         }
     }
@@ -162,14 +163,16 @@ fn search(automaton: &Automaton) -> Option<Kinds> {
         let mut globs = Bits::new(automaton.names.len());
         matched.iter().for_each(|glob| globs.insert(*glob));
         names.sort_by_key(|name| (oddness(name), name.len()));
-        Kind { globs, complete: !left_out && !cut, names }
+        // A glob that says less than a whole name has several.
+        Kind { globs, complete: names.len() == 1 && !cut, names }
     });
     Some(Kinds { kinds: kinds.collect(), complete: !cut, tells: Some(tells) })
 }
 
 /// How little a name looks like one that somebody would give.
 fn oddness(name: &[u8]) -> usize {
-    let odd_at = |byte: Option<&u8>| usize::from(!byte.is_some_and(|byte| byte.is_ascii_alphanumeric() || *byte >= 0x80));
+    let odd_at =
+        |byte: Option<&u8>| usize::from(!byte.is_some_and(|byte| byte.is_ascii_alphanumeric() || *byte >= 0x80));
     let controls = name.iter().filter(|byte| byte.is_ascii_control() || **byte == b' ').count();
     2 * odd_at(name.first()) + 2 * odd_at(name.last()) + 8 * controls
 }

@@ -73,15 +73,16 @@ pub fn nearest(glob: &Glob, captures: &[Capture], wanted: Wanted, dir: &Dir, abo
             return Some(Near { path: [&child.name, &b"/"[..], entry.name()].concat(), why: Why::Deeper });
         }
     }
-    if let Some(entry) = above.and_then(|above| above.entries().iter().find(fits)) {
-        return Some(Near { path: [&b"../"[..], entry.name()].concat(), why: Why::Higher });
-    }
     let farthest = 1 + letters(&glob.tokens) / 4;
     let by_distance = entries().filter_map(|entry| {
         let away = distance(&folded, captures, entry.name());
         (away <= farthest).then(|| (away, here(entry, Why::Spelling(away))))
     });
-    by_distance.min_by_key(|(away, near)| (*away, near.path.clone())).map(|(_, near)| near)
+    let misspelt = by_distance.min_by_key(|(away, near)| (*away, near.path.clone())).map(|(_, near)| near);
+    misspelt.or_else(|| {
+        let entry = above?.entries().iter().find(fits)?;
+        Some(Near { path: [&b"../"[..], entry.name()].concat(), why: Why::Higher })
+    })
 }
 
 fn is(entry: &Entry, wanted: Wanted) -> bool {
@@ -150,9 +151,8 @@ mod tests {
 
     #[test]
     fn distances_are_those_of_levenshtein_through_globs() {
-        let of = |glob: &str, name: &str| {
-            distance(&Glob::parse(glob, &[], false).expect("a glob"), &[], name.as_bytes())
-        };
+        let of =
+            |glob: &str, name: &str| distance(&Glob::parse(glob, &[], false).expect("a glob"), &[], name.as_bytes());
         for (glob, name, away) in [
             ("config.yaml", "config.yaml", 0),
             ("config.yaml", "config.yml", 1),

@@ -211,19 +211,7 @@ impl<'a> Pass<'a> {
         let fresh = fresh.into_iter().map(|cost| cost.unwrap_or(NEVER)).collect();
         let scratch = (0..options.threads.max(1)).map(|_| Mutex::new(Scratch::new(automaton))).collect();
         let top = automaton.tops[0].state;
-        Self {
-            automaton,
-            place,
-            source,
-            options,
-            best,
-            cancelled,
-            trouble,
-            scratch,
-            fresh,
-            top,
-            root_dev: None,
-        }
+        Self { automaton, place, source, options, best, cancelled, trouble, scratch, fresh, top, root_dev: None }
     }
 
     fn run(mut self) -> io::Result<()> {
@@ -391,7 +379,8 @@ impl<'a> Pass<'a> {
         if asked.is_empty() {
             return false;
         }
-        let asked: Vec<_> = asked.into_iter().map(|glob| (1 + letters(&glob.tokens) / 4, glob.ignoring_case())).collect();
+        let asked: Vec<_> =
+            asked.into_iter().map(|glob| (1 + letters(&glob.tokens) / 4, glob.ignoring_case())).collect();
         let mut names: Vec<Box<[u8]>> = Vec::new();
         let listed = self.with_scratch(|scratch| {
             self.source.source.list(handle, &mut scratch.buffer, &mut |name, kind| {

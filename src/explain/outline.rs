@@ -166,7 +166,8 @@ impl Dir {
                 }
             }
         } else if let Content::Names(entries) = &self.content {
-            for file in entries.iter().filter_map(|entry| if let Entry::File(file) = entry { Some(file) } else { None }) {
+            for file in entries.iter().filter_map(|entry| if let Entry::File(file) = entry { Some(file) } else { None })
+            {
                 automaton.names.matches(&mut scratch.cache, &file.name, &mut scratch.globs);
                 judged.files.add(automaton, &file.name, &scratch.globs);
             }

@@ -45,10 +45,14 @@ pub fn lines(pattern: &str, path: &[u8], explanation: &Explanation, cure: Option
     let (style, verdict) = match explanation.met {
         Met::Yes => (Style::Good, "matches"),
         Met::No => (Style::Bad, "does not match"),
-        Met::Unknown => (Style::Unknown, "may match, but for what could not be read,"),
+        Met::Unknown => (Style::Unknown, "may match"),
     };
     let head = Line::default().add(Style::Strong, path).text(" ").add(style, verdict).text(" ");
-    let mut lines = vec![head.add(Style::Strong, pattern)];
+    let mut head = head.add(Style::Strong, pattern);
+    if explanation.met == Met::Unknown {
+        head = head.text("; part of it cannot be read");
+    }
+    let mut lines = vec![head];
     if let Some(reason) = &explanation.unread {
         lines.push(Line::new(1).add(Style::Unknown, "? ").text(format!("it cannot be read: {reason}")));
     }
@@ -69,7 +73,11 @@ pub fn lines(pattern: &str, path: &[u8], explanation: &Explanation, cure: Option
 fn changes(explanation: &Explanation, cure: Option<&Cure>) -> Vec<Line> {
     let Some(cure) = cure else {
         let unknown = explanation.met == Met::Unknown || explanation.unread.is_some();
-        let text = if unknown { "What would make it match cannot be told." } else { "No changes in it were found that would make it match." };
+        let text = if unknown {
+            "What would make it match cannot be told."
+        } else {
+            "No changes in it were found that would make it match."
+        };
         return vec![Line::default().text(text)];
     };
     let count = match cure.changes.len() {

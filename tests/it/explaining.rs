@@ -20,6 +20,8 @@ use crate::differential::Laid;
 use crate::generate::arb_case;
 use crate::oracle::{self, Name, Node, Real, Tree, joined, split};
 
+mod reading;
+
 /// How long a list of changes is sought in tests, in steps.
 const STEPS: u32 = 3_000;
 
@@ -146,7 +148,8 @@ fn check_verdicts(Case(tree, patterns): &Case) -> Result<(), TestCaseError> {
     for pattern in patterns.iter().map(plain) {
         let question = question(&pattern);
         let whole = by_oracle(&pattern, tree);
-        let singles: Vec<_> = single_clauses(&pattern).into_iter().map(|(at, one)| (at, by_oracle(&one, tree))).collect();
+        let singles: Vec<_> =
+            single_clauses(&pattern).into_iter().map(|(at, one)| (at, by_oracle(&one, tree))).collect();
         for path in directories(tree) {
             let (dir, above) = read(&question, &laid, tree, &path);
             let explanation = explained(&question, &dir, &above);
@@ -257,7 +260,8 @@ fn check_cures(Case(tree, patterns): &Case) -> Result<(), TestCaseError> {
             let met = by_oracle(&pattern, &changed).get(&joined(&after)).copied();
             prop_assert_eq!(met, Some(Met::Yes), "{}", said());
             let laid = Laid::new(&changed);
-            let reported = laid.walk(&question.automaton, &laid.source(), &WalkOptions { threads: 1, ..WalkOptions::default() });
+            let reported =
+                laid.walk(&question.automaton, &laid.source(), &WalkOptions { threads: 1, ..WalkOptions::default() });
             let found = reported.found.iter().any(|found| found.path.as_bytes() == joined(&after));
             prop_assert!(found, "not found by a scan: {}", said());
         }
@@ -349,16 +353,17 @@ fn tiny() -> impl Strategy<Value = Case> {
             serde_json::json!({"directory_name": name, "files": files, "forbidden_files": forbidden})
         });
     let dirs = move || prop::collection::vec(dir.clone(), 0..2);
-    let pattern = (prop::option::weighted(0.3, glob()), files(), dirs(), prop::collection::vec(glob(), 0..2), dirs(), files())
-        .prop_map(|(name, files, directories, forbidden, forbidden_dirs, any)| {
-            let any: Vec<_> = any.into_iter().map(|file| serde_json::json!({"files": [file]})).collect();
-            let text = serde_json::json!({"name": "p", "directory_name": name, "files": files,
+    let pattern =
+        (prop::option::weighted(0.3, glob()), files(), dirs(), prop::collection::vec(glob(), 0..2), dirs(), files())
+            .prop_map(|(name, files, directories, forbidden, forbidden_dirs, any)| {
+                let any: Vec<_> = any.into_iter().map(|file| serde_json::json!({"files": [file]})).collect();
+                let text = serde_json::json!({"name": "p", "directory_name": name, "files": files,
                 "directories": directories, "forbidden_files": forbidden, "forbidden_directories": forbidden_dirs,
                 "any_of": any})
-            .to_string();
-            let format = veinfs::pattern::load::Format::Json;
-            veinfs::pattern::load::load_text(text.as_bytes(), format, "test", "p").expect("it is valid").remove(0)
-        });
+                .to_string();
+                let format = veinfs::pattern::load::Format::Json;
+                veinfs::pattern::load::load_text(text.as_bytes(), format, "test", "p").expect("it is valid").remove(0)
+            });
     (prop::collection::vec(entry, 0..4), pattern).prop_map(|(lines, pattern)| {
         let mut tree = Tree::new(b"d");
         for line in lines {

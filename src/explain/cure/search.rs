@@ -279,7 +279,13 @@ impl<'a> Search<'a> {
 
     fn expand(&mut self, expr: &Expr, wanted: bool, globs: &Bits) -> Vec<Vec<Literal>> {
         match expr {
-            Expr::Name(glob) => if globs.contains(glob.index()) == wanted { vec![Vec::new()] } else { Vec::new() },
+            Expr::Name(glob) => {
+                if globs.contains(glob.index()) == wanted {
+                    vec![Vec::new()]
+                } else {
+                    Vec::new()
+                }
+            }
             Expr::Sum(of) => vec![vec![Literal { of: of.clone(), min: 1, max: u32::MAX, wanted }]],
             Expr::Count { of, min, max } => {
                 let mut literal = Literal { of: of.clone(), min: *min, max: max.unwrap_or(u32::MAX), wanted };
@@ -371,11 +377,16 @@ impl<'a> Search<'a> {
         if files.len() <= FEW_FILES {
             return;
         }
-        let asked = |kind: &&super::super::names::Kind| {
-            kind.globs.iter().any(|glob| self.automaton.file_globs.contains(glob))
-        };
-        let wanted: Vec<&[u8]> =
-            self.kinds.kinds.iter().filter(asked).take(FEW_FILES).filter_map(|kind| Some(&**kind.names.first()?)).collect();
+        let asked =
+            |kind: &&super::super::names::Kind| kind.globs.iter().any(|glob| self.automaton.file_globs.contains(glob));
+        let wanted: Vec<&[u8]> = self
+            .kinds
+            .kinds
+            .iter()
+            .filter(asked)
+            .take(FEW_FILES)
+            .filter_map(|kind| Some(&**kind.names.first()?))
+            .collect();
         let (strangers, mut known): (Vec<FileNow>, Vec<FileNow>) =
             std::mem::take(files).into_iter().partition(|file| file.globs.is_empty());
         let far = |file: &FileNow| wanted.iter().map(|name| away(name, &file.file.name)).min();
@@ -563,8 +574,7 @@ impl<'a> Search<'a> {
             };
             seen.push(projected);
             self.renames(literals, level, &name, &kind.globs.clone(), next, &|search, now| {
-                !search.counts(atom, now)
-                    && tests.iter().all(|test| now.file.passes(search.test(*test)) == Some(true))
+                !search.counts(atom, now) && tests.iter().all(|test| now.file.passes(search.test(*test)) == Some(true))
             });
             for made in self.contents(literals, &self.kinds.kinds[number].globs.clone(), tests) {
                 let mut level = level.clone();
@@ -723,7 +733,8 @@ impl<'a> Search<'a> {
             None => {
                 let asked = self.automaton.state(state).name;
                 let blocked = |kind: &super::super::names::Kind| {
-                    asked.is_none_or(|glob| kind.globs.contains(glob.index())) && kind.names.iter().all(|name| taken(name))
+                    asked.is_none_or(|glob| kind.globs.contains(glob.index()))
+                        && kind.names.iter().all(|name| taken(name))
                 };
                 if let Some(kind) = self.kinds.kinds.iter().position(blocked) {
                     self.clear(at, level, kind, next);
@@ -778,7 +789,8 @@ impl<'a> Search<'a> {
             let Atom::Child(state) = atom else { continue };
             let has = self.states(at, dir, *state);
             let known = wants.iter().chain(&kept).any(|want| want.state == *state) || unwanted.contains(state);
-            let others = level.dirs.iter().enumerate().any(|(other, dir)| other != place && self.states(at, dir, *state) > 0);
+            let others =
+                level.dirs.iter().enumerate().any(|(other, dir)| other != place && self.states(at, dir, *state) > 0);
             if has > 0 && !known && !others {
                 kept.push(Want { state: *state, files: has });
             }
@@ -965,9 +977,10 @@ fn is_taken(at: Option<&Judged<'_>>, level: &Level, name: &[u8]) -> bool {
     let cleared = level.cleared.iter().any(|cleared| **cleared == *name)
         || level.dirs.iter().any(|dir| *dir.name == *name && (dir.away.is_some() || dir.fate == Fate::Gone))
         || level.files.iter().any(|file| file.state == Fate::Gone && file.was.as_deref() == Some(name));
-    let moved = level.files.iter().any(|file| {
-        file.state == Fate::Changed && file.was.as_deref() == Some(name) && *file.file.name != *name
-    });
+    let moved = level
+        .files
+        .iter()
+        .any(|file| file.state == Fate::Changed && file.was.as_deref() == Some(name) && *file.file.name != *name);
     let there = at.is_some_and(|at| at.dir.entry(name).is_some()) && !cleared && !moved;
     there
         || level.files.iter().any(|file| file.state != Fate::Gone && *file.file.name == *name)
@@ -1030,7 +1043,8 @@ fn names_in(expr: &Expr, into: &mut Bits) {
 
 /// How far a name is from another one.
 fn away(name: &[u8], from: &[u8]) -> u32 {
-    let tokens = String::from_utf8_lossy(name).to_lowercase().chars().map(crate::pattern::glob::Token::Literal).collect();
+    let tokens =
+        String::from_utf8_lossy(name).to_lowercase().chars().map(crate::pattern::glob::Token::Literal).collect();
     let glob = crate::pattern::glob::Glob { tokens };
     distance(&glob, &[], String::from_utf8_lossy(from).to_lowercase().as_bytes())
 }

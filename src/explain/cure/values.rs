@@ -59,8 +59,7 @@ fn gather(automaton: &Automaton, judged: &Judged<'_>, depth: u32, into: &mut BTr
     const DEEPEST: u32 = 6;
     const MOST_SEEN: usize = 5_000;
     let globs = (0..automaton.names.len() as u32).map(GlobId);
-    let captured: Vec<GlobId> =
-        globs.filter(|glob| !automaton.names.glob(*glob).captures().is_empty()).collect();
+    let captured: Vec<GlobId> = globs.filter(|glob| !automaton.names.glob(*glob).captures().is_empty()).collect();
     let mut note = |name: &[u8]| {
         for glob in &captured {
             for mapping in automaton.mappings(*glob, name).into_iter().flatten().take(32) {
