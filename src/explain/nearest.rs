@@ -21,7 +21,7 @@ use super::cure::{Cure, cure};
 use super::load::{Limits, outline};
 use super::near::{distance, letters};
 use super::{Question, json as shape};
-use crate::automaton::{Atom, Automaton, Expr, Role, StateId, TestId};
+use crate::automaton::{Atom, Automaton, Expr, Role, State, StateId, TestId};
 use crate::config::NamedSource;
 use crate::entry::{RelPath, printable};
 use crate::listing::{ListRules, Listed, Scratch, list};
@@ -350,12 +350,25 @@ impl<'a> Pass<'a> {
                 return 0;
             }
             let banned = state.forbidden_ancestors.iter().any(|glob| offer.own.above.contains(glob.index()));
-            let named = u32::from(!self.automaton.name_holds(state, offer.own));
+            let named = match self.automaton.name_holds(state, offer.own) {
+                true => 0u32,
+                false if id == self.top.0 || self.is_near(state, offer.own.name) => 1,
+                false => return NEVER,
+            };
             if banned { NEVER } else { named.saturating_add(estimate.of(&state.body)).min(NEVER) }
         });
         let costs = costs.collect();
         let accepted = !verdict.accepted.is_empty() || !verdict.undecided.is_empty();
         (Handed { summary: verdict.summary, costs }, accepted)
+    }
+
+    /// True if a child of this name could be meant: one of quite another name is no sign of what a pattern asks for.
+    fn is_near(&self, state: &State, name: &[u8]) -> bool {
+        state.name.is_none_or(|glob| {
+            let glob = self.automaton.names.glob(glob);
+            let said = letters(&glob.tokens);
+            said <= FEW || distance(&glob.ignoring_case(), self.automaton.names.captures(), name) <= 1 + said / 4
+        })
     }
 
     fn consider(&self, handle: &Handle, estimate: u32, path: &[u8]) {

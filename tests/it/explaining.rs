@@ -20,6 +20,7 @@ use crate::differential::Laid;
 use crate::generate::arb_case;
 use crate::oracle::{self, Name, Node, Real, Tree, joined, split};
 
+mod commands;
 mod reading;
 
 /// How long a list of changes is sought in tests, in steps.
