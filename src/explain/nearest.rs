@@ -383,11 +383,14 @@ impl<'a> Pass<'a> {
     /// True if a file's name is nearly what the pattern asks for at its top.
     fn has_near_name(&self, handle: &Handle) -> bool {
         let mut asked = Vec::new();
-        crate::automaton::atoms(&self.automaton.state(self.top).body, &mut |atom| {
-            if let Atom::File(Some(glob), _) = atom {
-                asked.push(self.automaton.names.glob(*glob));
-            }
-        });
+        let Expr::All(parts) = &self.automaton.state(self.top).body else { return false };
+        for part in parts.iter().filter(|part| part.role == Role::Required) {
+            crate::automaton::atoms(&part.expr, &mut |atom| {
+                if let Atom::File(Some(glob), _) = atom {
+                    asked.push(self.automaton.names.glob(*glob));
+                }
+            });
+        }
         asked.retain(|glob| letters(&glob.tokens) > 2);
         if asked.is_empty() {
             return false;
@@ -395,8 +398,10 @@ impl<'a> Pass<'a> {
         let asked: Vec<_> =
             asked.into_iter().map(|glob| (1 + letters(&glob.tokens) / 4, glob.ignoring_case())).collect();
         let mut names: Vec<Box<[u8]>> = Vec::new();
+        // What was listed once is at its end.
+        let Ok(handle) = self.source.source.open_dir(handle, c".") else { return false };
         let listed = self.with_scratch(|scratch| {
-            self.source.source.list(handle, &mut scratch.buffer, &mut |name, kind| {
+            self.source.source.list(&handle, &mut scratch.buffer, &mut |name, kind| {
                 if matches!(kind, RawKind::File | RawKind::Link) && names.len() < NAMES {
                     names.push(name.to_bytes().into());
                 }
