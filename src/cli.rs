@@ -13,6 +13,7 @@ use crate::walk::WalkOptions;
 mod announce;
 mod assess;
 mod check;
+mod explain;
 mod guard;
 mod index;
 mod infer;
@@ -55,6 +56,8 @@ enum Command {
     Assess(assess::AssessArgs),
     /// Copy out what matches, as a mount would show it
     Shuffle(Box<shuffle::ShuffleArgs>),
+    /// Say why a directory matches or does not, and what comes nearest
+    Explain(Box<explain::ExplainArgs>),
     /// Look for mistakes in patterns
     Check(check::CheckArgs),
     /// Print the pattern that example directories have in common
@@ -130,6 +133,7 @@ pub fn main() -> ExitCode {
         Command::Scan(args) => scan::run(&args),
         Command::Assess(args) => assess::run(&args),
         Command::Shuffle(args) => shuffle::run(&args),
+        Command::Explain(args) => explain::run(&args),
         Command::Check(args) => check::run(&args),
         Command::Infer(args) => infer::run(&args),
         Command::Patterns(args) => patterns::run(&args),

@@ -67,6 +67,11 @@
 //!   - [`shuffle::inventory`]: all that a match shows, at one look
 //!   - [`shuffle::plan`]: what is done with it; pure
 //!   - [`shuffle::dest`]: the directory that is copied to
+//! - [`explain`]: why a directory matches or does not, and what would make it match; the nearest misses of a source
+//!   - [`explain::outline`]: what is known of a directory, as a value; [`explain::load`] reads it
+//!   - [`explain::clauses`]: each clause, met or not; [`explain::near`]: what comes near
+//!   - [`explain::cure`]: the shortest list of changes; [`explain::names`]: names for what is not there yet
+//!   - [`explain::text`], [`explain::json`]: for people, and for programs
 //! - [`live`]: the state of a mount: the current view, how the scan goes, what `.veinfs` says
 //! - [`fs`]: kernel requests to replies, the only room that knows fuser
 //!   - [`fs::announce`]: inotify events for matches that come and go
@@ -110,6 +115,7 @@ pub mod expand;
 pub mod inside;
 
 pub mod assess;
+pub mod explain;
 pub mod shuffle;
 
 pub mod live;

@@ -21,6 +21,8 @@ use crate::view::inode::Inodes;
 use crate::view::matches::ndjson;
 use crate::walk::{Progress, Trouble, WalkOptions};
 
+pub mod near;
+
 /// How many troubles are kept word for word; all are counted.
 pub(crate) const KEPT_TROUBLES: usize = 10_000;
 
@@ -94,6 +96,7 @@ pub struct Live {
     requests: Mutex<Vec<Ask>>,
     on_stop: Mutex<Option<OnStop>>,
     tickets: AtomicU64,
+    nears: near::Nears,
 }
 
 impl std::fmt::Debug for Live {
@@ -169,6 +172,7 @@ impl Live {
             requests: Mutex::default(),
             on_stop: Mutex::default(),
             tickets: AtomicU64::new(0),
+            nears: near::Nears::default(),
         };
         (live, inodes)
     }

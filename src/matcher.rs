@@ -215,7 +215,7 @@ impl std::fmt::Debug for Offer<'_> {
 
 /// The mappings under which something holds.
 #[derive(Clone, Debug, PartialEq)]
-enum Ways {
+pub(crate) enum Ways {
     /// None.
     No,
     /// All: the empty mapping.
@@ -242,7 +242,7 @@ impl Ways {
         }
     }
 
-    fn into_mappings(self) -> Vec<Mapping> {
+    pub(crate) fn into_mappings(self) -> Vec<Mapping> {
         match self {
             Ways::No => Vec::new(),
             Ways::Yes => vec![Mapping::default()],
@@ -279,17 +279,17 @@ impl Ways {
 
 /// The ways that are certain, and those that there may be: in these, a capture that is not set stands for any value.
 #[derive(Clone, Debug, PartialEq)]
-struct Answer {
-    ways: Ways,
-    may: Ways,
+pub(crate) struct Answer {
+    pub(crate) ways: Ways,
+    pub(crate) may: Ways,
 }
 
-const NO: Answer = Answer { ways: Ways::No, may: Ways::No };
-const YES: Answer = Answer { ways: Ways::Yes, may: Ways::No };
-const UNKNOWN: Answer = Answer { ways: Ways::No, may: Ways::Yes };
+pub(crate) const NO: Answer = Answer { ways: Ways::No, may: Ways::No };
+pub(crate) const YES: Answer = Answer { ways: Ways::Yes, may: Ways::No };
+pub(crate) const UNKNOWN: Answer = Answer { ways: Ways::No, may: Ways::Yes };
 
 impl Answer {
-    fn and(self, other: Answer) -> Result<Answer, TooMany> {
+    pub(crate) fn and(self, other: Answer) -> Result<Answer, TooMany> {
         let may = match (&self.may, &other.may) {
             (Ways::No, Ways::No) => Ways::No,
             _ => self.ways.clone().or(self.may).and(other.ways.clone().or(other.may))?,
@@ -297,7 +297,7 @@ impl Answer {
         Ok(Answer { ways: self.ways.and(other.ways)?, may })
     }
 
-    fn without(self, rejected: &Answer) -> Answer {
+    pub(crate) fn without(self, rejected: &Answer) -> Answer {
         let left = |ways: Ways| ways.filter(|mapping| !rejected.ways.holds_with(mapping));
         let (ways, may) = (left(self.ways), left(self.may));
         if rejected.may == Ways::No {
@@ -350,7 +350,7 @@ impl Automaton {
         possible
     }
 
-    fn name_holds(&self, state: &State, own: &Own<'_>) -> bool {
+    pub(crate) fn name_holds(&self, state: &State, own: &Own<'_>) -> bool {
         state.name.is_none_or(|glob| own.globs.contains(glob.index()))
             && !state.forbidden_names.iter().any(|glob| own.globs.contains(glob.index()))
             && !state.forbidden_ancestors.iter().any(|glob| own.above.contains(glob.index()))
@@ -525,7 +525,7 @@ impl Automaton {
             })
     }
 
-    fn mappings(&self, glob: GlobId, name: &[u8]) -> Result<Vec<Mapping>, TooMany> {
+    pub(crate) fn mappings(&self, glob: GlobId, name: &[u8]) -> Result<Vec<Mapping>, TooMany> {
         self.names.glob(glob).mappings(name, self.names.captures()).map_err(|_| TooMany)
     }
 
@@ -556,7 +556,8 @@ impl Automaton {
         }
     }
 
-    fn answer(&self, expr: &Expr, offer: &Offer<'_>) -> Result<Answer, TooMany> {
+    /// Whether, and with which values of captures, an expression holds in a directory.
+    pub(crate) fn answer(&self, expr: &Expr, offer: &Offer<'_>) -> Result<Answer, TooMany> {
         match expr {
             Expr::All(parts) => self.all(parts, offer),
             Expr::Any(list) => self.any(list, offer),
@@ -654,6 +655,12 @@ impl Automaton {
             }
         }
         Ok(Answer { ways: Ways::of(ways), may: Ways::of(may) })
+    }
+
+    /// How many files, and children in a state, atoms stand for; tests of files that cannot be read count as failed.
+    pub(crate) fn counted(&self, of: &[Atom], offer: &Offer<'_>) -> u32 {
+        let files = self.items(of, offer).map(|items| items.files).unwrap_or_default();
+        files.iter().fold(0, |sum, (_, count)| sum.saturating_add(*count))
     }
 
     /// Whether any of these is there, where presence alone tells: no captures, no tests.

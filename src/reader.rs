@@ -110,6 +110,16 @@ pub struct Reading<'a> {
     pub scratch: &'a mut Scratch,
 }
 
+/// What a child directory turns out to be.
+pub(crate) enum Opened {
+    /// It is open.
+    Open(Handle),
+    /// It is not entered, and counts as empty.
+    Closed,
+    /// It cannot be read.
+    Unread(io::Error),
+}
+
 /// Sees the states of one child after the other, by its place in the listing.
 pub type Each<'a> = &'a mut dyn FnMut(usize, &Summary);
 
@@ -149,8 +159,7 @@ impl Reader<'_> {
         possible: &mut Bits,
         reading: &mut Reading<'_>,
     ) -> Verdict {
-        let path = &reading.path;
-        let unread = |error: io::Error, possible: &Bits| {
+        let unread = |path: &[u8], error: io::Error, possible: &Bits| {
             (self.failed)(path, error);
             let (files, kids) = (Files::new(self.automaton), Kids::new(self.automaton));
             self.automaton
@@ -161,9 +170,38 @@ impl Reader<'_> {
             let offer = Offer { own, files: &files, kids: &kids, probe: &|_, _| None, unread: false };
             self.automaton.judge(&offer, Some(possible))
         };
+        let handle = match self.open(parent, target, possible, reading) {
+            Opened::Open(handle) => handle,
+            Opened::Closed => return empty(possible),
+            Opened::Unread(error) => return unread(&reading.path, error, possible),
+        };
+        if possible.is_empty() {
+            return Verdict::empty(self.automaton);
+        }
+        if reading.through_link {
+            (self.entered)(&handle);
+        }
+        let Reading { path, scratch, .. } = reading;
+        let listed = match list(self.automaton, self.source, &handle, &|| path.clone(), self.rules, scratch) {
+            Ok(listed) => listed,
+            Err(error) => return unread(path, error, possible),
+        };
+        let way = parent.down(&handle);
+        self.judge(&way, own, &listed, possible, reading)
+    }
+
+    /// Opens the child `target` of `parent`, by way of a link if it is one. Where it is a link back to a directory on
+    /// the way, the states of `**` are taken out of `possible`.
+    pub(crate) fn open(
+        &self,
+        parent: &Way<'_>,
+        target: &Target<'_>,
+        possible: &mut Bits,
+        reading: &mut Reading<'_>,
+    ) -> Opened {
         let name = target.name.to_bytes();
-        if self.closes(path, name) || self.shut.is_point(self.source, parent.handle, name) {
-            return empty(possible);
+        if self.closes(&reading.path, name) || self.shut.is_point(self.source, parent.handle, name) {
+            return Opened::Closed;
         }
         let opened = if target.linked {
             self.source.open_link(parent.handle, target.name)
@@ -172,39 +210,28 @@ impl Reader<'_> {
         };
         let handle = match opened {
             Ok(handle) => handle,
-            Err(error) => return unread(error, possible),
+            Err(error) => return Opened::Unread(error),
         };
         if parent.depth > MAX_WAY {
-            return unread(io::Error::other("too many directories within each other; gave up"), possible);
+            return Opened::Unread(io::Error::other("too many directories within each other; gave up"));
         }
         if reading.through_link {
             if reading.budget == 0 {
-                return unread(io::Error::other("too many directories behind links; gave up"), possible);
+                return Opened::Unread(io::Error::other("too many directories behind links; gave up"));
             }
             reading.budget -= 1;
             let identity = match self.source.identity(&handle) {
                 Ok(identity) => identity,
-                Err(error) => return unread(error, possible),
+                Err(error) => return Opened::Unread(error),
             };
             if self.shut.is_device(identity.0) {
-                return empty(possible);
+                return Opened::Closed;
             }
             if target.linked && self.automaton.has_recursion() && parent.holds(self.source, identity) {
                 self.automaton.drop_recursive(possible);
-                if possible.is_empty() {
-                    return Verdict::empty(self.automaton);
-                }
             }
         }
-        if reading.through_link {
-            (self.entered)(&handle);
-        }
-        let listed = match list(self.automaton, self.source, &handle, &|| path.clone(), self.rules, reading.scratch) {
-            Ok(listed) => listed,
-            Err(error) => return unread(error, possible),
-        };
-        let way = parent.down(&handle);
-        self.judge(&way, own, &listed, possible, reading)
+        Opened::Open(handle)
     }
 
     /// Judges a directory that has been listed, reading those children that `wanted` asks for.

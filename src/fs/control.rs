@@ -13,7 +13,10 @@ pub(super) const NAME: &[u8] = b".veinfs";
 pub(super) const ROOT: u64 = 2;
 const FILES: [(&str, u64); 4] = [("status.json", 3), ("matches.ndjson", 4), ("errors.ndjson", 5), ("metrics", 6)];
 const PATTERNS: u64 = 7;
+const NEAR: u64 = 8;
 const FIRST_PATTERN: u64 = 0x100;
+/// Beyond all patterns: these are fewer.
+const FIRST_NEAR: u64 = 1 << 32;
 
 /// Something below `.veinfs`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -26,6 +29,10 @@ pub(super) enum Control {
     Patterns,
     /// A pattern, by its place.
     Pattern(usize),
+    /// The folder of near misses.
+    Nears,
+    /// The near misses of a pattern, by its place; worked out when they are read.
+    Near(usize),
 }
 
 impl Control {
@@ -33,10 +40,13 @@ impl Control {
         match ino {
             ROOT => Some(Control::Root),
             PATTERNS => Some(Control::Patterns),
+            NEAR => Some(Control::Nears),
             3..PATTERNS => Some(Control::File(ino)),
             _ => {
-                let at = usize::try_from(ino.checked_sub(FIRST_PATTERN)?).ok()?;
-                (at < patterns).then_some(Control::Pattern(at))
+                let (first, of): (_, fn(usize) -> Control) =
+                    if ino < FIRST_NEAR { (FIRST_PATTERN, Control::Pattern) } else { (FIRST_NEAR, Control::Near) };
+                let at = usize::try_from(ino.checked_sub(first)?).ok()?;
+                (at < patterns).then(|| of(at))
             }
         }
     }
@@ -47,6 +57,8 @@ impl Control {
             Control::File(ino) => *ino,
             Control::Patterns => PATTERNS,
             Control::Pattern(at) => FIRST_PATTERN + *at as u64,
+            Control::Nears => NEAR,
+            Control::Near(at) => FIRST_NEAR + *at as u64,
         }
     }
 
@@ -57,6 +69,7 @@ impl Control {
             Control::Root => {
                 let mut entries: Vec<_> = FILES.iter().map(|(name, ino)| entry(name, Control::File(*ino))).collect();
                 entries.push(entry("patterns", Control::Patterns));
+                entries.push(entry("near", Control::Nears));
                 Some(Table::new(entries))
             }
             Control::Patterns => Some(Table::new(
@@ -66,7 +79,14 @@ impl Control {
                     .map(|(at, pattern)| entry(&format!("{}.json", pattern.name), Control::Pattern(at)))
                     .collect(),
             )),
-            Control::File(_) | Control::Pattern(_) => None,
+            Control::Nears => Some(Table::new(
+                live.patterns
+                    .iter()
+                    .enumerate()
+                    .map(|(at, pattern)| entry(&format!("{}.ndjson", pattern.name), Control::Near(at)))
+                    .collect(),
+            )),
+            Control::File(_) | Control::Pattern(_) | Control::Near(_) => None,
         }
     }
 
@@ -82,7 +102,9 @@ impl Control {
             text
         };
         match self {
-            Control::Root | Control::Patterns => None,
+            Control::Root | Control::Patterns | Control::Nears => None,
+            // How much there is shows when it is read.
+            Control::Near(_) => Some(Vec::new()),
             Control::File(3) => {
                 let mut status = live.status(reads);
                 status["announces"] = announcer.is_on().into();

@@ -9,11 +9,13 @@ use fuser::{FopenFlags, INodeNo};
 use parking_lot::Mutex;
 use rustc_hash::FxHashMap;
 
+use super::control::Control;
 use super::node::{Identity, Node, NodeKind};
 use super::reach::{Target, stale};
 use super::wire::answer::OpenedAs;
 use super::wire::backing::Backing;
 use super::{OpenMode, VeinFs};
+use crate::live::near::Later;
 use crate::source::{Handle, Stat};
 
 /// Files of this size in bytes and above are passed through. Smaller ones gain more from the page cache: an open
@@ -38,6 +40,8 @@ pub(super) enum Open {
     File { fd: Arc<OwnedFd>, node: Arc<Node>, size: u64, backing: Option<Arc<Backing>> },
     /// A text of ours, as it was when it was opened.
     Text(Arc<[u8]>),
+    /// A text that is worked out when it is opened; whoever does that answers reads.
+    Later(Arc<Later>),
 }
 
 /// What differs after a file was written to. A modification time alone can be set back to what it was.
@@ -94,45 +98,18 @@ impl Opened {
     }
 }
 
-impl Open {
-    /// The file.
-    ///
-    /// # Panics
-    /// If it is a text; those are never [spliced](Self::splices).
-    pub(super) fn fd(&self) -> &OwnedFd {
-        match self {
-            Open::File { fd, .. } => fd,
-            Open::Text(_) => unreachable!("only files are spliced"),
-        }
-    }
+/// What a read of a text gets.
+pub(super) fn piece(text: &[u8], offset: u64, size: usize) -> &[u8] {
+    let from = usize::try_from(offset).unwrap_or(usize::MAX).min(text.len());
+    &text[from..from.saturating_add(size).min(text.len())]
+}
 
-    /// How many bytes to answer a read with through a pipe; `None` where a copy is better.
-    pub(super) fn splices(&self, offset: u64, size: usize) -> Option<usize> {
-        match self {
-            Open::File { size: whole, .. } => {
-                let rest = usize::try_from(whole.saturating_sub(offset)).unwrap_or(usize::MAX);
-                // What may have grown is read, to where it ends now.
-                (size >= SPLICE_BYTES && rest >= size).then_some(size)
-            }
-            Open::Text(_) => None,
-        }
-    }
-
-    /// Fills the buffer up to the end: the kernel takes a short answer for that.
-    ///
-    /// # Errors
-    /// Those of the file system.
-    pub(super) fn read(&self, into: &mut [u8], offset: u64) -> io::Result<usize> {
-        match self {
-            Open::File { fd, .. } => read_full(fd, into, offset),
-            Open::Text(text) => {
-                let from = usize::try_from(offset).unwrap_or(usize::MAX).min(text.len());
-                let to = from.saturating_add(into.len()).min(text.len());
-                into[..to - from].copy_from_slice(&text[from..to]);
-                Ok(to - from)
-            }
-        }
-    }
+/// How many bytes to answer a read of a file with through a pipe, which was so long when it was opened; `None` where a
+/// copy is better.
+pub(super) fn splices(whole: u64, offset: u64, size: usize) -> Option<usize> {
+    let rest = usize::try_from(whole.saturating_sub(offset)).unwrap_or(usize::MAX);
+    // What may have grown is read, to where it ends now.
+    (size >= SPLICE_BYTES && rest >= size).then_some(size)
 }
 
 impl VeinFs {
@@ -160,6 +137,10 @@ impl VeinFs {
             return Err(io::Error::from_raw_os_error(libc::EROFS));
         }
         let node = match self.target(ino)? {
+            Target::Control(Control::Near(at)) => {
+                let handle = self.opened.add(Open::Later(self.live.near(at)?));
+                return Ok(OpenedAs { handle, flags: FopenFlags::FOPEN_DIRECT_IO.bits(), backing: None });
+            }
             Target::Control(control) => {
                 let text = self.control_text(&control).ok_or_else(|| io::Error::from_raw_os_error(libc::EISDIR))?;
                 let flags = FopenFlags::FOPEN_DIRECT_IO.bits();
@@ -261,7 +242,8 @@ impl VeinFs {
     }
 }
 
-fn read_full(fd: &OwnedFd, into: &mut [u8], offset: u64) -> io::Result<usize> {
+/// Fills the buffer up to the end: the kernel takes a short answer for that.
+pub(super) fn read_full(fd: &OwnedFd, into: &mut [u8], offset: u64) -> io::Result<usize> {
     let mut filled = 0;
     while filled < into.len() {
         match rustix::io::pread(fd, &mut into[filled..], offset.saturating_add(filled as u64)) {

@@ -10,6 +10,7 @@ use std::time::Duration;
 
 use super::announce::{Answer as Announced, Kind};
 use super::attr::errno;
+use super::files::{Open, piece, read_full, splices};
 use super::forget::Late;
 use super::wire::answer::{Answer, Entry, OpenedAs, told_of};
 use super::wire::request::{Call, Request};
@@ -193,17 +194,35 @@ impl Worker {
         request: &Request<'_>,
         (handle, offset, size): (u64, u64, u32),
     ) -> io::Result<Outcome> {
-        let (file, size) = (fs.open_file(handle)?, (size as usize).min(READ_BYTES));
-        if let Some(length) = file.splices(offset, size)
+        let size = (size as usize).min(READ_BYTES);
+        let (fd, whole) = match fs.open_file(handle)? {
+            Open::File { fd, size: whole, .. } => (fd, whole),
+            Open::Text(text) => {
+                self.answer.data(piece(&text, offset, size));
+                return Ok(Outcome::Send);
+            }
+            Open::Later(later) => {
+                // Whoever works it out answers; no thread of the mount waits for that.
+                let (channel, unique) = (channel.clone(), request.unique);
+                later.then(move |text| {
+                    let mut answer = Answer::default();
+                    answer.clear();
+                    answer.data(piece(text, offset, size));
+                    channel.send(unique, answer.bytes_mut());
+                });
+                return Ok(Outcome::Done);
+            }
+        };
+        if let Some(length) = splices(whole, offset, size)
             && let Some(pipe) = self.pipe_for(length)
         {
-            if pipe.answer(channel, request.unique, file.fd(), offset, length) {
+            if pipe.answer(channel, request.unique, &fd, offset, length) {
                 return Ok(Outcome::Done);
             }
             // What is left in it goes with it.
             self.pipe = None;
         }
-        self.answer.filled(size, |into| file.read(into, offset))?;
+        self.answer.filled(size, |into| read_full(&fd, into, offset))?;
         Ok(Outcome::Send)
     }
 

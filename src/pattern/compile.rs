@@ -28,7 +28,28 @@ const MAX_GLOB_BYTES: usize = 4096;
 /// # Errors
 /// All that is wrong in their globs, captures, layouts and names, each with its place.
 pub fn compile(patterns: &[Pattern]) -> Result<Automaton, Vec<PatternError>> {
-    let mut compiler = Compiler::default();
+    compile_with(patterns, Compiler::default()).map(|(automaton, _)| automaton)
+}
+
+/// What the clauses of one pattern became, by their places in it (`directories[0].files[2]`, `""` for the whole).
+#[derive(Debug, Default)]
+pub struct Places {
+    /// Clauses, alternatives of `any_of`, and globs for names.
+    pub exprs: HashMap<String, Expr>,
+    /// The pattern itself and its subpatterns.
+    pub states: HashMap<String, StateId>,
+}
+
+/// Compiles one pattern, and tells what became of its clauses; places begin where the pattern does.
+///
+/// # Errors
+/// Those of [`compile`].
+pub fn compile_placed(pattern: &Pattern) -> Result<(Automaton, Places), Vec<PatternError>> {
+    let pattern = Pattern { place: String::new(), ..pattern.clone() };
+    compile_with(&[pattern], Compiler { places: Some(Places::default()), ..Compiler::default() })
+}
+
+fn compile_with(patterns: &[Pattern], mut compiler: Compiler) -> Result<(Automaton, Places), Vec<PatternError>> {
     let mut tops = Vec::new();
     let mut named: HashMap<&str, &Pattern> = HashMap::new();
     for pattern in patterns {
@@ -63,7 +84,8 @@ pub fn compile(patterns: &[Pattern]) -> Result<Automaton, Vec<PatternError>> {
             captures,
         });
     }
-    compiler.finish(tops)
+    let places = compiler.places.take().unwrap_or_default();
+    compiler.finish(tops).map(|automaton| (automaton, places))
 }
 
 /// What holds for all globs at a place.
@@ -88,9 +110,23 @@ struct Compiler {
     captures: Vec<Capture>,
     /// What the expressions of captures take, in bytes.
     captures_bytes: usize,
+    /// Filled where somebody asks what became of clauses.
+    places: Option<Places>,
 }
 
 impl Compiler {
+    fn note(&mut self, place: &str, expr: &Expr) {
+        if let Some(places) = &mut self.places {
+            places.exprs.insert(place.to_owned(), expr.clone());
+        }
+    }
+
+    fn note_glob(&mut self, place: &str, glob: Option<GlobId>) {
+        if let Some(glob) = glob {
+            self.note(place, &Expr::Name(glob));
+        }
+    }
+
     fn error(&mut self, place: &str, message: impl Into<String>, hint: Option<String>) {
         if self.errors.len() >= MAX_ERRORS {
             return;
@@ -144,6 +180,7 @@ impl Compiler {
         for (at, text) in texts.iter().enumerate() {
             if let Some(glob) = self.parse(text, scope, scope.case_insensitive, &item(place, at)) {
                 ids.push(self.intern(glob));
+                self.note_glob(&item(place, at), ids.last().copied());
             }
         }
         ids.sort_unstable();
@@ -200,6 +237,7 @@ impl Compiler {
             .directory_name
             .as_ref()
             .and_then(|text| self.name_glob(text, &scope, scope.case_insensitive, &key(place, "directory_name")));
+        self.note_glob(&key(place, "directory_name"), name);
         let forbidden_names = self.globs(&pattern.forbidden_names, &scope, &key(place, "forbidden_names"));
         let forbidden_ancestors = self.globs(&pattern.forbidden_ancestors, &scope, &key(place, "forbidden_ancestors"));
         let mut parts = self.body(&pattern.body, &scope, place);
@@ -207,7 +245,7 @@ impl Compiler {
             parts.insert(0, Part { role: Role::Required, expr: Expr::Name(glob), label: None });
         }
         let whole = pattern.opaque || !names_anything(&pattern.body);
-        self.state(State {
+        let state = self.state(State {
             name,
             forbidden_names,
             forbidden_ancestors,
@@ -217,7 +255,11 @@ impl Compiler {
             closed: true,
             counts: false,
             path: false,
-        })
+        });
+        if let Some(places) = &mut self.places {
+            places.states.insert(place.to_owned(), state);
+        }
+        state
     }
 
     fn body(&mut self, body: &Body, scope: &Scope, place: &str) -> Vec<Part> {
@@ -247,35 +289,43 @@ impl Compiler {
                 let mut parts = self.body(alternative, scope, &place);
                 if let Some(text) = &alternative.directory_name {
                     let glob = self.name_glob(text, scope, scope.case_insensitive, &key(&place, "directory_name"));
+                    self.note_glob(&key(&place, "directory_name"), glob);
                     parts.extend(glob.map(|glob| Part { role: Role::Required, expr: Expr::Name(glob), label: None }));
                 }
                 self.order(&mut parts);
-                Expr::All(parts)
+                let alternative = Expr::All(parts);
+                self.note(&place, &alternative);
+                alternative
             });
             let expr = Expr::Any(alternatives.collect());
+            self.note(&key(place, "any_of"), &expr);
             parts.push(Part { role: Role::Required, expr, label: None });
         }
         parts
     }
 
     fn file_clause(&mut self, clause: &FileClause, scope: &Scope, place: &str) -> Expr {
-        match clause {
+        let expr = match clause {
             FileClause::One(test) => self.file_test(test, scope, place),
             FileClause::AnyOf(list) => Expr::Any(
                 list.iter().enumerate().map(|(at, clause)| self.file_clause(clause, scope, &item(place, at))).collect(),
             ),
-        }
+        };
+        self.note(place, &expr);
+        expr
     }
 
     fn dir_clause(&mut self, clause: &DirClause, scope: &Scope, place: &str) -> Expr {
-        match clause {
+        let expr = match clause {
             DirClause::One(pattern) => {
                 Expr::Count { of: vec![Atom::Child(self.subpattern(pattern, scope, place))], min: 1, max: None }
             }
             DirClause::AnyOf(list) => Expr::Any(
                 list.iter().enumerate().map(|(at, clause)| self.dir_clause(clause, scope, &item(place, at))).collect(),
             ),
-        }
+        };
+        self.note(place, &expr);
+        expr
     }
 
     fn file_test(&mut self, test: &FileTest, scope: &Scope, place: &str) -> Expr {

@@ -126,6 +126,20 @@ impl Glob {
         !self.tokens.is_empty() && self.tokens.iter().all(|token| *token == Token::Star)
     }
 
+    /// The glob that takes no notice of case.
+    pub(crate) fn ignoring_case(&self) -> Glob {
+        fn fold(tokens: &[Token]) -> Vec<Token> {
+            let folded_token = |token: &Token| match token {
+                Token::Literal(c) => Token::Class { negated: false, ranges: folded(&[(*c, *c)]) },
+                Token::Class { negated: false, ranges } => Token::Class { negated: false, ranges: folded(ranges) },
+                Token::Alternates(branches) => Token::Alternates(branches.iter().map(|branch| fold(branch)).collect()),
+                other => other.clone(),
+            };
+            tokens.iter().map(folded_token).collect()
+        }
+        Glob { tokens: fold(&self.tokens) }
+    }
+
     /// The captures in it, each once.
     pub fn captures(&self) -> Vec<CaptureId> {
         fn collect(tokens: &[Token], into: &mut Vec<CaptureId>) {
@@ -401,7 +415,7 @@ fn class_holds(negated: bool, ranges: &[(char, char)], code: u32) -> bool {
     ranges.iter().any(|(low, high)| (u32::from(*low)..=u32::from(*high)).contains(&code)) != negated
 }
 
-fn one_holds(token: &Token, code: u32) -> bool {
+pub(crate) fn one_holds(token: &Token, code: u32) -> bool {
     match token {
         Token::Literal(c) => u32::from(*c) == code,
         Token::Any => true,

@@ -39,6 +39,10 @@ impl<S: Source> Source for CountingSource<S> {
         self.inner.open_root()
     }
 
+    fn open_again(&self, dir: &Handle) -> io::Result<Handle> {
+        self.inner.open_again(dir)
+    }
+
     fn open_dir(&self, base: &Handle, tail: &CStr) -> io::Result<Handle> {
         self.inner.open_dir(base, tail)
     }

@@ -8,6 +8,7 @@ mod bombs;
 mod check;
 mod commands;
 mod differential;
+mod explaining;
 mod faults;
 mod following;
 mod generate;

@@ -366,9 +366,16 @@ fn the_options_and_subcommands_exist() {
 
 #[test]
 fn links_lead_somewhere() {
-    for page in
-        ["README.md", "ARCHITECTURE.md", "CHANGELOG.md", "docs/benchmarks.md", "docs/library.md", "docs/patterns.md"]
-    {
+    for page in [
+        "README.md",
+        "ARCHITECTURE.md",
+        "CHANGELOG.md",
+        "docs/benchmarks.md",
+        "docs/explain.md",
+        "docs/infer.md",
+        "docs/library.md",
+        "docs/patterns.md",
+    ] {
         let path = repository().join(page);
         let text = fs::read_to_string(&path).unwrap_or_else(|e| panic!("{page}: {e}"));
         for link in text.split("](").skip(1).filter_map(|rest| rest.split(')').next()) {

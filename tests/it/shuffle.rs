@@ -535,6 +535,10 @@ impl Source for RestlessSource {
         self.inner.open_root()
     }
 
+    fn open_again(&self, dir: &Handle) -> io::Result<Handle> {
+        self.inner.open_again(dir)
+    }
+
     fn open_dir(&self, base: &Handle, tail: &CStr) -> io::Result<Handle> {
         self.inner.open_dir(base, tail)
     }
