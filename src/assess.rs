@@ -365,7 +365,7 @@ impl<'a> Ascent<'a> {
             }
         }?;
         match next.kind {
-            Kind::File => Some(Shown::File { linked: false }),
+            Kind::File => Some(Shown::File { linked: false, ino: 0 }),
             Kind::Special => Some(Shown::Special),
             Kind::Dir => Some(Shown::Dir { content: within, linked: false }),
             Kind::LinkFile | Kind::LinkDir => {

@@ -208,7 +208,7 @@ impl Crawler {
     /// If it cannot be read.
     pub fn root_is_empty(&self) -> io::Result<bool> {
         let (root, mut empty) = (self.tree().open_root()?, true);
-        self.scratch.with(|scratch| self.tree().list(&root, &mut scratch.buffer, &mut |_, _| empty = false))?;
+        self.scratch.with(|scratch| self.tree().list(&root, &mut scratch.buffer, &mut |_, _, _| empty = false))?;
         Ok(empty)
     }
 

@@ -49,6 +49,8 @@ pub enum Shown {
     File {
         /// It is the target of a link of this name.
         linked: bool,
+        /// Its inode number as the directory has it; 0 for what a link leads to.
+        ino: u64,
     },
     /// A link, shown as such.
     Link,
@@ -59,7 +61,7 @@ pub enum Shown {
 impl Shown {
     /// True for what a link leads to.
     pub fn is_linked(&self) -> bool {
-        matches!(self, Shown::Dir { linked: true, .. } | Shown::File { linked: true })
+        matches!(self, Shown::Dir { linked: true, .. } | Shown::File { linked: true, .. })
     }
 
     /// The kind, in terms of a file's mode (`S_IFDIR` and so on); of a special file it is not known.
@@ -111,6 +113,7 @@ pub fn expand(
 struct Raw {
     name: Box<[u8]>,
     raw: RawKind,
+    ino: u64,
     kind: Kind,
     globs: SmallVec<[GlobId; 4]>,
 }
@@ -118,7 +121,7 @@ struct Raw {
 fn read(reader: &Reader<'_>, directory: &Directory<'_>, matched: bool, scratch: &mut Scratch) -> io::Result<Vec<Raw>> {
     let mut entries = Vec::new();
     let Scratch { cache, buffer, globs } = scratch;
-    reader.source.list(directory.handle, buffer, &mut |name, raw| {
+    reader.source.list(directory.handle, buffer, &mut |name, raw, ino| {
         let bytes = name.to_bytes();
         if reader.rules.exclude.excludes(&|| directory.path.to_vec(), bytes) {
             return;
@@ -137,7 +140,7 @@ fn read(reader: &Reader<'_>, directory: &Directory<'_>, matched: bool, scratch: 
         if matched {
             reader.automaton.names.matches(cache, bytes, globs);
         }
-        entries.push(Raw { name: bytes.into(), raw, kind, globs: SmallVec::from_slice(globs) });
+        entries.push(Raw { name: bytes.into(), raw, ino, kind, globs: SmallVec::from_slice(globs) });
     })?;
     Ok(entries)
 }
@@ -157,7 +160,7 @@ pub(crate) fn link(
         Symlinks::Follow => {
             let Ok(stat) = reader.source.stat(directory, &c_name(name), true) else { return Some(Shown::Link) };
             if stat.is_file() {
-                return Some(Shown::File { linked: true });
+                return Some(Shown::File { linked: true, ino: 0 });
             }
             if !stat.is_dir() || reader.shut.is_device(stat.dev) || way.holds(reader.source, (stat.dev, stat.ino)) {
                 return Some(Shown::Link);
@@ -176,7 +179,7 @@ fn whole(
 ) -> Vec<(Box<[u8]>, Shown)> {
     let shown = entries.into_iter().filter_map(|entry| {
         let shown = match entry.raw {
-            RawKind::File => Shown::File { linked: false },
+            RawKind::File => Shown::File { linked: false, ino: entry.ino },
             RawKind::Special => Shown::Special,
             RawKind::Dir => Shown::Dir { content: Content::Whole, linked: false },
             RawKind::Link => link(reader, way, directory.handle, &entry.name, Some(Content::Whole), symlinks)?,
@@ -230,7 +233,7 @@ fn described(
         if rules.shows_file(automaton, &entry.name, &entry.globs, &probe) {
             let how = match entry.raw {
                 RawKind::Link => link(reader, way, directory.handle, &entry.name, None, symlinks),
-                _ => Some(Shown::File { linked: false }),
+                _ => Some(Shown::File { linked: false, ino: entry.ino }),
             };
             shown.extend(how.map(|how| (entry.name, how)));
         }

@@ -28,6 +28,7 @@ use control::Control;
 use epochs::Epochs;
 use files::Opened;
 use forget::{Forgetter, Late};
+use habits::Habits;
 use negotiate::Agreed;
 use node::{Cache, Handles, Listing, Node, Nodes};
 use reach::Target;
@@ -41,6 +42,7 @@ mod epochs;
 mod files;
 mod forget;
 pub mod guard;
+mod habits;
 mod keep;
 pub mod mount;
 mod negotiate;
@@ -113,6 +115,7 @@ pub struct VeinFs {
     devices: Arc<Devices>,
     scratch: ScratchPool,
     opened: Opened,
+    habits: Habits,
     /// What tells of changes, for each source.
     watches: Vec<Arc<dyn Watching>>,
     epochs: Arc<Epochs>,
@@ -162,6 +165,7 @@ impl VeinFs {
             listings: Arc::new(Cache::new(4096)),
             devices: Arc::new(devices),
             opened: Opened::default(),
+            habits: Habits::default(),
             watches,
             epochs: Arc::default(),
             agreed: Arc::default(),

@@ -223,7 +223,7 @@ pub fn list_and_keep(
     let mut listed = Listed { files: Files::new(automaton), dirs: Dirs::default(), entries: 0 };
     let Scratch { cache, buffer, globs } = scratch;
     let excluding = !rules.exclude.is_empty();
-    source.list(dir, buffer, &mut |name, raw| {
+    source.list(dir, buffer, &mut |name, raw, _| {
         let bytes = name.to_bytes();
         if excluding && rules.exclude.excludes(path, bytes) {
             return;

@@ -131,8 +131,9 @@ pub trait Source: Send + Sync + Debug {
     /// Opens the directory that the link `name` in `dir` leads to.
     fn open_link(&self, dir: &Handle, name: &CStr) -> io::Result<Handle>;
 
-    /// Calls `each` for every entry but `.` and `..`, in no particular order.
-    fn list(&self, dir: &Handle, buffer: &mut ListBuffer, each: &mut dyn FnMut(&CStr, RawKind)) -> io::Result<()>;
+    /// Calls `each` for every entry but `.` and `..`, in no particular order, with its name, what it is, and the inode
+    /// number that the directory has for it. A handle can be listed once: the listing moves its position.
+    fn list(&self, dir: &Handle, buffer: &mut ListBuffer, each: &mut dyn FnMut(&CStr, RawKind, u64)) -> io::Result<()>;
 
     /// What the link `name` is to a pattern: [`Kind::LinkDir`] or [`Kind::LinkFile`].
     fn link_kind(&self, dir: &Handle, name: &CStr) -> Kind;

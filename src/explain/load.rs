@@ -184,7 +184,7 @@ impl Loader<'_, '_> {
         let mut raw = Vec::new();
         let Reading { path, scratch, .. } = reading;
         let Scratch { cache, buffer, globs } = &mut **scratch;
-        self.reader.source.list(handle, buffer, &mut |name, kind| {
+        self.reader.source.list(handle, buffer, &mut |name, kind, _| {
             let name = name.to_bytes();
             if !self.reader.rules.exclude.excludes(&|| path.clone(), name) {
                 self.reader.automaton.names.matches(cache, name, globs);

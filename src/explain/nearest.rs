@@ -401,7 +401,7 @@ impl<'a> Pass<'a> {
         // What was listed once is at its end.
         let Ok(handle) = self.source.source.open_dir(handle, c".") else { return false };
         let listed = self.with_scratch(|scratch| {
-            self.source.source.list(&handle, &mut scratch.buffer, &mut |name, kind| {
+            self.source.source.list(&handle, &mut scratch.buffer, &mut |name, kind, _| {
                 if matches!(kind, RawKind::File | RawKind::Link) && names.len() < NAMES {
                     names.push(name.to_bytes().into());
                 }

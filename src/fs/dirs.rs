@@ -4,15 +4,18 @@
 //! them again when the attributes that it gets after [`super::FsOptions::ttl`] have another modification time. Cookies are
 //! hashes of names, so that a listing goes on where it was even if the directory was read anew in between.
 
-use std::cell::OnceCell;
+use std::cell::{OnceCell, RefCell};
 use std::io;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant, SystemTime};
 
+use rustc_hash::FxHashMap;
+
 use super::attr::folder_attr;
 use super::control::{self, Control};
 use super::forget::Late;
+use super::habits::Give;
 use super::keep::Keep;
 use super::node::{Dir, Listing, Node, generation};
 use super::reach::{Target, gone, stale};
@@ -38,12 +41,27 @@ const NAME_MAX: usize = 255;
 /// What there is to list.
 enum Entries {
     Folder(Arc<Folder>),
-    Dir(Arc<Node>, Arc<Table<Shown>>),
+    Dir(Arc<Node>, Listing),
     Control(Table<Control>),
 }
 
 fn not_a_directory() -> io::Error {
     io::Error::from_raw_os_error(libc::ENOTDIR)
+}
+
+/// True if the numbers that a directory has for files are those of their attributes, and the files on its device: so
+/// with file systems that are not made of others.
+fn has_numbers(dir: &Handle, dev: u64) -> bool {
+    thread_local! {
+        static KNOWN: RefCell<FxHashMap<u64, bool>> = RefCell::default();
+    }
+    KNOWN.with_borrow_mut(|known| {
+        *known.entry(dev).or_insert_with(|| {
+            // ext4, XFS, Btrfs, tmpfs, F2FS, ZFS (`linux/magic.h`)
+            const PLAIN: [u32; 6] = [0xef53, 0x5846_5342, 0x9123_683e, 0x0102_1994, 0xf2f5_2010, 0x2fc1_2fc1];
+            rustix::fs::fstatfs(&dir.0).is_ok_and(|stat| PLAIN.contains(&(stat.f_type as u32)))
+        })
+    })
 }
 
 /// Adds an entry that there is room for.
@@ -63,8 +81,11 @@ impl VeinFs {
         {
             return Ok(listing);
         }
-        let (handle, stat) = self.open_to_list(node)?;
+        let epoch = self.epoch_of_way(dir);
+        let (handle, stat, anew) = self.open_to_list(node, epoch)?;
         let own = stat.mtime;
+        let numbered = has_numbers(&handle, stat.dev);
+        dir.dev.store(stat.dev, Ordering::Relaxed);
         dir.told.store(self.is_told(dir, &handle, stat.dev), Ordering::Relaxed);
         let recent = Listing::is_recent(own);
         let automaton = &*self.live.automaton;
@@ -112,7 +133,10 @@ impl VeinFs {
             // Nobody receives where nothing is mounted, as in tests.
             let _ = self.late.send(Late::Settle(node.ino));
         }
-        let listing = Listing { table: Arc::new(Table::new(entries)), content, own, recent };
+        if anew {
+            self.keep_handle(node.ino, &handle, epoch);
+        }
+        let listing = Listing { table: Arc::new(Table::new(entries)), content, own, recent, numbered };
         self.listings.put(node.ino, listing.clone());
         Ok(listing)
     }
@@ -122,13 +146,16 @@ impl VeinFs {
     }
 
     /// A directory opened for this one listing, and its attributes: two that read the same descriptor would share one
-    /// position.
-    fn open_to_list(&self, node: &Arc<Node>) -> io::Result<(Handle, Stat)> {
-        let (place, handle) = (node.place(), self.handle(node)?);
+    /// position. True if it was not open, and may be kept after the listing.
+    fn open_to_list(&self, node: &Arc<Node>, epoch: u64) -> io::Result<(Arc<Handle>, Stat, bool)> {
+        let place = node.place();
         let source = self.source(&place);
-        let own = source.open_again(&handle)?;
+        let (own, anew) = match self.kept_handle(node.ino, epoch) {
+            Some(handle) => (source.open_again(&handle)?, false),
+            None => (self.open_anew(node)?, true),
+        };
         let stat = source.stat_dir(&own)?;
-        Ok((own, stat))
+        Ok((Arc::new(own), stat, anew))
     }
 
     /// Whether changes in a directory are told from now on; to be asked before it is listed.
@@ -237,8 +264,8 @@ impl VeinFs {
             Target::Node(node) => {
                 // In the middle of a listing the old one is as good.
                 let ttl = if offset == 0 { FRESH } else { FOREVER };
-                let table = self.listing(&node, ttl)?.table;
-                Entries::Dir(node, table)
+                let listing = self.listing(&node, ttl)?;
+                Entries::Dir(node, listing)
             }
         })
     }
@@ -246,7 +273,7 @@ impl VeinFs {
     /// Answers with entries and attributes behind a cookie, at most `size` bytes.
     pub(super) fn do_readdirplus(
         &self,
-        _thread: u32,
+        thread: u32,
         ino: u64,
         offset: u64,
         size: usize,
@@ -280,11 +307,26 @@ impl VeinFs {
                     add(answer, size, entry.cookie, &entry.name, &entered);
                 }
             }
-            Entries::Dir(dir, table) => {
+            Entries::Dir(dir, listing) => {
                 let (handle, now) = (self.handle(dir)?, SystemTime::now());
-                for entry in table.behind(from) {
+                let mut give = match listing.numbered {
+                    true => self.habits.lists(thread, dir.ino, offset == 0),
+                    false => Give::All,
+                };
+                let device = dir.dir().map_or(0, |dir| dir.dev.load(Ordering::Relaxed));
+                for entry in listing.table.behind(from) {
                     if !answer.has_room(size, &entry.name) {
                         break;
+                    }
+                    if let (Shown::File { ino, linked: false }, Give::Names | Give::AllButFirst) = (&entry.value, give)
+                    {
+                        let number = self.devices.ino(device, *ino);
+                        answer.name_plus(size, (number, entry.cookie, &entry.name, libc::S_IFREG), None);
+                        self.habits.held(thread, dir.ino);
+                        if give == Give::AllButFirst {
+                            give = Give::All;
+                        }
+                        continue;
                     }
                     match self.entry(dir, &handle, &entry.name, &entry.value, now) {
                         Ok(entered) => add(answer, size, entry.cookie, &entry.name, &entered),
@@ -338,9 +380,9 @@ impl VeinFs {
                 };
                 let _ = folder.entries.behind(from).all(|e| add(e.value.ino(), e.cookie, kind(&e.value), &e.name));
             }
-            Entries::Dir(dir, table) => {
+            Entries::Dir(dir, listing) => {
                 let handle = self.handle(dir)?;
-                for entry in table.behind(from) {
+                for entry in listing.table.behind(from) {
                     let Ok((node, stat)) = self.enter(dir, &handle, &entry.name, &entry.value) else { continue };
                     let fits = add(node.ino, entry.cookie, stat.mode, &entry.name);
                     self.forget(node.ino, 1);

@@ -6,7 +6,7 @@ use std::hash::BuildHasher;
 use std::io;
 use std::num::NonZeroUsize;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant, SystemTime};
 
 use lru::LruCache;
@@ -78,6 +78,8 @@ pub(crate) struct Dir {
     pub(crate) behind_link: bool,
     /// Changes in it are told, as far as its entries are known.
     pub(crate) told: AtomicBool,
+    /// The device that it is on, once it was listed.
+    pub(crate) dev: AtomicU64,
 }
 
 /// What a directory showed last.
@@ -329,6 +331,8 @@ pub(crate) struct Listing {
     pub(crate) own: (i64, u32),
     /// That time was so recent that another change may have had the same.
     pub(crate) recent: bool,
+    /// The numbers of files in it are those of their attributes.
+    pub(crate) numbered: bool,
 }
 
 impl Listing {

@@ -3,7 +3,7 @@
 use std::ffi::CString;
 use std::io;
 use std::sync::Arc;
-use std::sync::atomic::AtomicBool;
+use std::sync::atomic::{AtomicBool, AtomicU64};
 use std::time::Duration;
 
 use parking_lot::Mutex;
@@ -72,17 +72,17 @@ impl VeinFs {
     }
 
     /// An open directory that is kept, if nothing on the way to it has changed since it was opened.
-    fn kept_handle(&self, key: u64, epoch: u64) -> Option<Arc<Handle>> {
+    pub(super) fn kept_handle(&self, key: u64, epoch: u64) -> Option<Arc<Handle>> {
         self.handles.get(key, FRESH).filter(|(_, then)| *then == epoch).map(|(handle, _)| handle)
     }
 
     /// Keeps an open directory; `epoch` is from before it was opened.
-    fn keep_handle(&self, key: u64, handle: &Arc<Handle>, epoch: u64) {
+    pub(super) fn keep_handle(&self, key: u64, handle: &Arc<Handle>, epoch: u64) {
         self.handles.put(key, (Arc::clone(handle), epoch));
     }
 
     /// The count of changes on the way to a directory.
-    fn epoch_of_way(&self, dir: &Dir) -> u64 {
+    pub(super) fn epoch_of_way(&self, dir: &Dir) -> u64 {
         self.epochs.on_the_way(dir.place.source, &dir.path)
     }
 
@@ -142,6 +142,15 @@ impl VeinFs {
             self.keep_handle(node.ino, &base, epoch);
         }
         Ok(base)
+    }
+
+    /// A directory node's directory, opened though it may be kept.
+    pub(super) fn open_anew(&self, node: &Arc<Node>) -> io::Result<Handle> {
+        let how = node.at.lock().clone();
+        match &how.parent {
+            Some(parent) => open_child(self.source(&node.place()), &*self.handle(parent)?, &how.name, how.linked),
+            None => self.place_handle(&node.place()),
+        }
     }
 
     /// The open directory that a leaf is in, and its name there.
@@ -272,6 +281,7 @@ impl VeinFs {
                 shown: Mutex::new(ShownState::default()),
                 behind_link,
                 told: AtomicBool::new(false),
+                dev: AtomicU64::new(0),
             })),
         });
         if let Some(dir) = node.dir() {

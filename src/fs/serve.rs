@@ -262,7 +262,10 @@ impl VeinFs {
         match self.announcer.lookup(thread, parent, name) {
             Some(Announced::Nothing) => Err(io::Error::from_raw_os_error(libc::ENOENT)),
             Some(Announced::Phantom(ino, kind)) => Ok(self.phantom_entry(ino, kind)),
-            None => self.do_lookup(parent, name),
+            None => {
+                self.habits.looks_up(thread, parent);
+                self.do_lookup(parent, name)
+            }
         }
     }
 

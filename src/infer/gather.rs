@@ -115,7 +115,7 @@ impl Gatherer<'_> {
         let mut dir = Dir { name: name.into(), ..Dir::default() };
         let mut links = Vec::new();
         let here = || path.to_vec();
-        self.source.list(handle, &mut self.buffer.borrow_mut(), &mut |name, raw| {
+        self.source.list(handle, &mut self.buffer.borrow_mut(), &mut |name, raw, _| {
             let bytes = name.to_bytes();
             if !self.options.exclude.is_empty() && self.options.exclude.excludes(&here, bytes) {
                 return;

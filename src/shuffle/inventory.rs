@@ -166,11 +166,11 @@ impl Taking<'_> {
     }
 
     fn item(&self, source: &dyn Source, dir: &Dir, name: Box<[u8]>, shown: &Shown) -> io::Result<Item> {
-        let linked = matches!(shown, Shown::File { linked: true });
+        let linked = matches!(shown, Shown::File { linked: true, .. });
         let c_name = c_name(&name);
         let stat = source.stat(&dir.handle, &c_name, linked)?;
         let (fits, what) = match shown {
-            Shown::File { linked } => (stat.is_file(), What::File { linked: *linked }),
+            Shown::File { linked, .. } => (stat.is_file(), What::File { linked: *linked }),
             Shown::Link => (stat.is_link(), What::Link(self.text(source, dir, &c_name)?)),
             Shown::Special | Shown::Dir { .. } => (!stat.is_dir() && !stat.is_link(), What::Special),
         };

@@ -73,7 +73,7 @@ impl Source for LocalSource {
         Ok(Handle(rustix::fs::openat(&dir.0, name, DIR.difference(OFlags::NOFOLLOW), Mode::empty())?))
     }
 
-    fn list(&self, dir: &Handle, buffer: &mut ListBuffer, each: &mut dyn FnMut(&CStr, RawKind)) -> io::Result<()> {
+    fn list(&self, dir: &Handle, buffer: &mut ListBuffer, each: &mut dyn FnMut(&CStr, RawKind, u64)) -> io::Result<()> {
         let mut entries = RawDir::new(&dir.0, &mut buffer.0);
         while let Some(entry) = entries.next() {
             let entry = entry?;
@@ -98,7 +98,7 @@ impl Source for LocalSource {
                 },
                 _ => RawKind::Special,
             };
-            each(name, kind);
+            each(name, kind, entry.ino());
         }
         Ok(())
     }

@@ -51,7 +51,7 @@ impl<S: Source> Source for CountingSource<S> {
         self.inner.open_link(dir, name)
     }
 
-    fn list(&self, dir: &Handle, buffer: &mut ListBuffer, each: &mut dyn FnMut(&CStr, RawKind)) -> io::Result<()> {
+    fn list(&self, dir: &Handle, buffer: &mut ListBuffer, each: &mut dyn FnMut(&CStr, RawKind, u64)) -> io::Result<()> {
         self.listings.fetch_add(1, Ordering::Relaxed);
         self.inner.list(dir, buffer, each)
     }

@@ -88,7 +88,7 @@ impl<S: Source> Source for FailingSource<S> {
         self.allowed(self.inner.open_link(dir, name)?)
     }
 
-    fn list(&self, dir: &Handle, buffer: &mut ListBuffer, each: &mut dyn FnMut(&CStr, RawKind)) -> io::Result<()> {
+    fn list(&self, dir: &Handle, buffer: &mut ListBuffer, each: &mut dyn FnMut(&CStr, RawKind, u64)) -> io::Result<()> {
         self.inner.list(dir, buffer, each)
     }
 
@@ -112,12 +112,12 @@ impl<S: Source> Source for ShuffledSource<S> {
         self.inner.open_link(dir, name)
     }
 
-    fn list(&self, dir: &Handle, buffer: &mut ListBuffer, each: &mut dyn FnMut(&CStr, RawKind)) -> io::Result<()> {
-        let mut entries: Vec<(CString, RawKind)> = Vec::new();
-        self.inner.list(dir, buffer, &mut |name, kind| entries.push((name.to_owned(), kind)))?;
+    fn list(&self, dir: &Handle, buffer: &mut ListBuffer, each: &mut dyn FnMut(&CStr, RawKind, u64)) -> io::Result<()> {
+        let mut entries: Vec<(CString, RawKind, u64)> = Vec::new();
+        self.inner.list(dir, buffer, &mut |name, kind, ino| entries.push((name.to_owned(), kind, ino)))?;
         let hasher = BuildHasherDefault::<DefaultHasher>::default();
-        entries.sort_by_key(|(name, _)| hasher.hash_one((self.seed, name)));
-        entries.iter().for_each(|(name, kind)| each(name, *kind));
+        entries.sort_by_key(|(name, ..)| hasher.hash_one((self.seed, name)));
+        entries.iter().for_each(|(name, kind, ino)| each(name, *kind, *ino));
         Ok(())
     }
 

@@ -547,7 +547,7 @@ impl Source for RestlessSource {
         self.inner.open_link(dir, name)
     }
 
-    fn list(&self, dir: &Handle, buffer: &mut ListBuffer, each: &mut dyn FnMut(&CStr, RawKind)) -> io::Result<()> {
+    fn list(&self, dir: &Handle, buffer: &mut ListBuffer, each: &mut dyn FnMut(&CStr, RawKind, u64)) -> io::Result<()> {
         self.inner.list(dir, buffer, each)
     }
 
