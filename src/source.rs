@@ -147,8 +147,12 @@ pub trait Source: Send + Sync + Debug {
     /// Whether a file passes a test; links are followed, and a dangling one passes none.
     fn test(&self, dir: &Handle, name: &CStr, test: &Test) -> io::Result<bool>;
 
-    /// Attributes of an entry, of what it leads to if `follow`; without that, `name` may be a path of several components,
-    /// none of which may be a link.
+    /// Attributes of the directory at a path of several components, none of which may be a link.
+    fn stat_beneath(&self, dir: &Handle, path: &CStr) -> io::Result<Stat> {
+        self.stat_dir(&self.open_dir(dir, path)?)
+    }
+
+    /// Attributes of an entry, of what it leads to if `follow`.
     fn stat(&self, dir: &Handle, name: &CStr, follow: bool) -> io::Result<Stat>;
 
     /// Attributes of an open directory.

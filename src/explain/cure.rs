@@ -73,8 +73,18 @@ pub fn cure(pattern: &Pattern, automaton: &Automaton, dir: &Dir, above: &Bits, s
         with_captures(pattern, automaton, &judged, above, steps)
     }?;
     // It does not match as it is, so one change is the least.
-    let shortest = cure.changes.len() == 1 || (cure.shortest && !has_links(dir));
+    let shortest = cure.changes.len() == 1 || (cure.shortest && !has_links(dir) && !makes_way(&cure.changes));
     Some(Cure { shortest, ..cure })
+}
+
+/// True if something is renamed to make way for another of the same name: the name that it gets might be one that is
+/// wanted as well, and that is not sought.
+fn makes_way(changes: &[Change]) -> bool {
+    let renamed = changes.iter().filter(|change| matches!(change.action, Action::Rename(_)));
+    renamed.into_iter().any(|renamed| {
+        let made = |change: &Change| matches!(change.action, Action::CreateDir | Action::CreateFile(_));
+        changes.iter().any(|change| made(change) && change.path == renamed.path)
+    })
 }
 
 fn accepted(judged: &Judged<'_>) -> bool {

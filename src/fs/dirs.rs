@@ -29,7 +29,7 @@ use crate::matcher::bits::Bits;
 use crate::reader::Reader;
 use crate::source::{Handle, Stat, open_steps};
 use crate::view::table::{DOTS, Table};
-use crate::view::{Folder, Item, Place, inode};
+use crate::view::{Folder, Item, inode};
 
 /// How long one answer looks at matches: enough for all that fit into it on a disk, while on a slow source names are not
 /// held up by attributes that nobody may ask for.
@@ -298,13 +298,14 @@ impl VeinFs {
                     }
                     let looks = !matches!(entry.value, Item::Match(_)) || begun.elapsed() < LOOKS;
                     let entered = if looks { self.item_entry(&entry.value) } else { Err(stale()) };
-                    let entered = match (entered, &entry.value) {
-                        (Ok(entered), _) => entered,
+                    match (entered, &entry.value) {
+                        (Ok(entered), _) => add(answer, size, entry.cookie, &entry.name, &entered),
                         // It is known to have been there; what is asked of it will say what is wrong, if anything.
-                        (Err(_), Item::Match(place)) => self.unread_entry(place),
-                        (Err(_), Item::Folder(_)) => continue,
-                    };
-                    add(answer, size, entry.cookie, &entry.name, &entered);
+                        (Err(_), Item::Match(place)) => {
+                            answer.name_plus(size, (place.ino, entry.cookie, &entry.name, libc::S_IFDIR), None);
+                        }
+                        (Err(_), Item::Folder(_)) => {}
+                    }
                 }
             }
             Entries::Dir(dir, listing) => {
@@ -351,13 +352,6 @@ impl VeinFs {
             }
         }
         Ok(())
-    }
-
-    /// An entry for a match without a look at its directory; the kernel asks again when somebody wants more than its name.
-    fn unread_entry(&self, place: &Arc<Place>) -> Entry {
-        let node = self.remember_place(place);
-        let attr = folder_attr(node.ino, self.live.started, self.uid, self.gid);
-        Entry { attr, generation: 0, keep: Duration::ZERO, attr_keep: Duration::ZERO }
     }
 
     /// Answers with entries behind a cookie, at most `size` bytes.

@@ -19,7 +19,7 @@ use crate::live::Live;
 use crate::update::{Told, Touch, Touched};
 use crate::view::inode::{self, Devices};
 
-/// How many numbers are tried for a directory whose hash was taken by another one.
+/// How many numbers are tried for a directory whose hash was taken by another one, or by one that was there before.
 const NEIGHBOURS: u64 = 4;
 
 /// Tells the kernel.
@@ -94,7 +94,9 @@ impl Forgetter {
             if ways.any(|way| changed.contains(&way))
                 && let Some(notifier) = self.notifier.get()
             {
-                let _ = notifier.inval_inode(INodeNo(place.ino), -1, 0);
+                for ino in place.ino..place.ino + NEIGHBOURS {
+                    let _ = notifier.inval_inode(INodeNo(ino), -1, 0);
+                }
             }
         }
     }
@@ -198,7 +200,7 @@ impl Forgetter {
                 let first = if end == path.len() { place.ino } else { inode::inside(place.ino, path) };
                 let same =
                     |node: &Arc<Node>| node.dir().is_some_and(|dir| dir.place.ino == place.ino && *dir.path == *path);
-                shown.extend((first..first + NEIGHBOURS).filter_map(|ino| self.nodes.get(ino)).find(same));
+                shown.extend((first..first + NEIGHBOURS).filter_map(|ino| self.nodes.get(ino)).filter(same));
             }
         }
         shown

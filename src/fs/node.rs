@@ -76,6 +76,8 @@ pub(crate) struct Dir {
     pub(crate) shown: Mutex<ShownState>,
     /// It, or a directory above it in the match, is reached through a link.
     pub(crate) behind_link: bool,
+    /// Device and inode number, where the kernel is told who may look into it by what it is told of the directory.
+    pub(crate) identity: Option<(u64, u64)>,
     /// Changes in it are told, as far as its entries are known.
     pub(crate) told: AtomicBool,
     /// The device that it is on, once it was listed.

@@ -107,7 +107,10 @@ impl VeinFs {
         if path.is_root() {
             return source.stat_dir(&source.open_root()?);
         }
-        match source.stat(&root, &c_name(path.as_bytes()), self.options.follow) {
+        let path = c_name(path.as_bytes());
+        let looked =
+            if self.options.follow { source.stat(&root, &path, true) } else { source.stat_beneath(&root, &path) };
+        match looked {
             Ok(stat) if stat.is_dir() => Ok(stat),
             // Something else is there now, or the path is too long for one call: opening it tells.
             _ => source.stat_dir(&self.place_handle(place)?),
@@ -132,6 +135,7 @@ impl VeinFs {
                 }
                 None => {
                     let handle = Arc::new(self.place_handle(&at.place())?);
+                    self.check(&at, &handle)?;
                     self.keep_handle(at.ino, &handle, epoch);
                     break handle;
                 }
@@ -139,6 +143,7 @@ impl VeinFs {
         };
         for (node, how, epoch) in missing.into_iter().rev() {
             base = Arc::new(open_child(self.source(&node.place()), &base, &how.name, how.linked)?);
+            self.check(&node, &base)?;
             self.keep_handle(node.ino, &base, epoch);
         }
         Ok(base)
@@ -147,10 +152,28 @@ impl VeinFs {
     /// A directory node's directory, opened though it may be kept.
     pub(super) fn open_anew(&self, node: &Arc<Node>) -> io::Result<Handle> {
         let how = node.at.lock().clone();
-        match &how.parent {
-            Some(parent) => open_child(self.source(&node.place()), &*self.handle(parent)?, &how.name, how.linked),
-            None => self.place_handle(&node.place()),
+        let handle = match &how.parent {
+            Some(parent) => open_child(self.source(&node.place()), &*self.handle(parent)?, &how.name, how.linked)?,
+            None => self.place_handle(&node.place())?,
+        };
+        self.check(node, &handle)?;
+        Ok(handle)
+    }
+
+    /// Sees whether a directory is the one whose attributes the kernel has, where those say who may look into it: under
+    /// the same name there may be another by now, which somebody else must not be let into by what he was told before.
+    fn check(&self, node: &Node, handle: &Handle) -> io::Result<()> {
+        let known = node.dir().and_then(|dir| dir.identity);
+        match known.map(|known| self.source(&node.place()).identity(handle).map(|identity| identity == known)) {
+            Some(Ok(false)) => Err(stale()),
+            Some(Err(error)) => Err(error),
+            None | Some(Ok(true)) => Ok(()),
         }
+    }
+
+    /// What [`Self::check`] is to see of a directory with these attributes.
+    fn identity(&self, stat: &Stat) -> Option<(u64, u64)> {
+        self.options.allow_other.then_some((stat.dev, stat.ino))
     }
 
     /// The open directory that a leaf is in, and its name there.
@@ -217,7 +240,7 @@ impl VeinFs {
         }
         let at = At { parent: Some(Arc::clone(dir)), name, linked };
         let node = match shown {
-            Shown::Dir { content, .. } => self.remember_below(dir, at, content),
+            Shown::Dir { content, .. } => self.remember_below(dir, at, content, self.identity(&stat)),
             _ => self.remember_leaf(at, &stat),
         };
         if node.was_listed() && self.depends_on_more_than_names(&node) {
@@ -227,7 +250,7 @@ impl VeinFs {
         Ok((node, stat))
     }
 
-    fn remember_below(&self, above: &Arc<Node>, at: At, content: &Content) -> Arc<Node> {
+    fn remember_below(&self, above: &Arc<Node>, at: At, content: &Content, identity: Option<(u64, u64)>) -> Arc<Node> {
         let (place, behind_link) = match above.dir() {
             Some(dir) => (Arc::clone(&dir.place), dir.behind_link || at.linked),
             None => (above.place(), true),
@@ -238,7 +261,7 @@ impl VeinFs {
         }
         path.extend_from_slice(at.name.to_bytes());
         let number = inode::inside(place.ino, &path);
-        self.remember_dir(&place, path, at, content, number, behind_link)
+        self.remember_dir(&place, path, at, content, number, (behind_link, identity))
     }
 
     fn remember_leaf(&self, at: At, stat: &Stat) -> Arc<Node> {
@@ -264,12 +287,15 @@ impl VeinFs {
         at: At,
         content: &Content,
         number: u64,
-        behind_link: bool,
+        (behind_link, identity): (bool, Option<(u64, u64)>),
     ) -> Arc<Node> {
         // What has become a link, or is one no longer, is another directory.
         let same = |node: &Node| {
-            node.dir()
-                .is_some_and(|dir| dir.place.ino == place.ino && *dir.path == *path && dir.behind_link == behind_link)
+            node.dir().is_some_and(|dir| {
+                dir.place.ino == place.ino
+                    && *dir.path == *path
+                    && (dir.behind_link, dir.identity) == (behind_link, identity)
+            })
         };
         let node = self.nodes.remember(number, same, |number| Node {
             ino: number,
@@ -280,6 +306,7 @@ impl VeinFs {
                 content: Mutex::new(Arc::new(content.clone())),
                 shown: Mutex::new(ShownState::default()),
                 behind_link,
+                identity,
                 told: AtomicBool::new(false),
                 dev: AtomicU64::new(0),
             })),
@@ -301,13 +328,6 @@ impl VeinFs {
         if whole { Content::Whole } else { Content::States(vec![(top.state, place.found.captures.clone())]) }
     }
 
-    /// The node of a match's own directory, without a look at it; counts as a lookup.
-    pub(super) fn remember_place(&self, place: &Arc<Place>) -> Arc<Node> {
-        let at = At { parent: None, name: CString::default(), linked: false };
-        let path = place.found.path.as_bytes().to_vec();
-        self.remember_dir(place, path, at, &self.place_content(place), place.ino, self.options.follow)
-    }
-
     /// The node of a match's own directory; counts as a lookup. Its generation is always 0: it stands for the match at
     /// this path, whatever directory is there.
     pub(super) fn enter_place(&self, place: &Arc<Place>) -> io::Result<(Arc<Node>, Stat)> {
@@ -322,7 +342,10 @@ impl VeinFs {
             }
             None => self.stat_place(place)?,
         };
-        Ok((self.remember_place(place), stat))
+        let at = At { parent: None, name: CString::default(), linked: false };
+        let (path, content) = (place.found.path.as_bytes().to_vec(), self.place_content(place));
+        let how = (self.options.follow, self.identity(&stat));
+        Ok((self.remember_dir(place, path, at, &content, place.ino, how), stat))
     }
 
     /// A match shown as a link.

@@ -11,7 +11,6 @@ use rustix::io::Errno;
 use super::{Handle, ListBuffer, RawKind, Source, Stat};
 use crate::automaton::{CONTAINS_BYTES, Test};
 use crate::entry::Kind;
-use crate::listing::c_name;
 
 /// Flags for every directory: read, never write, never through a link.
 const DIR: OFlags = OFlags::RDONLY.union(OFlags::DIRECTORY).union(OFlags::NOFOLLOW).union(OFlags::CLOEXEC);
@@ -151,10 +150,18 @@ impl Source for LocalSource {
         }
     }
 
-    fn stat(&self, dir: &Handle, name: &CStr, follow: bool) -> io::Result<Stat> {
-        if !follow && name.to_bytes().contains(&b'/') {
-            return stat_beneath(dir, name);
+    fn stat_beneath(&self, dir: &Handle, path: &CStr) -> io::Result<Stat> {
+        let resolve = ResolveFlags::BENEATH | ResolveFlags::NO_SYMLINKS | ResolveFlags::NO_MAGICLINKS;
+        let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        match rustix::fs::openat2(&dir.0, path, flags, Mode::empty(), resolve) {
+            Ok(fd) => statx(fd.as_fd(), c"", AtFlags::EMPTY_PATH),
+            // As in open_dir.
+            Err(Errno::NOSYS | Errno::PERM | Errno::NAMETOOLONG) => self.stat_dir(&self.open_dir(dir, path)?),
+            Err(error) => Err(error.into()),
         }
+    }
+
+    fn stat(&self, dir: &Handle, name: &CStr, follow: bool) -> io::Result<Stat> {
         let flags = if follow { AtFlags::empty() } else { AtFlags::SYMLINK_NOFOLLOW };
         statx(dir.0.as_fd(), name, flags | AtFlags::NO_AUTOMOUNT)
     }
@@ -169,27 +176,6 @@ impl Source for LocalSource {
 
     fn open_file(&self, dir: &Handle, name: &CStr, follow: bool) -> io::Result<OwnedFd> {
         open(dir, name, follow)
-    }
-}
-
-/// Attributes of what is at a path of several components, none of which may have become a link meanwhile.
-fn stat_beneath(dir: &Handle, path: &CStr) -> io::Result<Stat> {
-    let resolve = ResolveFlags::BENEATH | ResolveFlags::NO_SYMLINKS | ResolveFlags::NO_MAGICLINKS;
-    let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-    match rustix::fs::openat2(&dir.0, path, flags, Mode::empty(), resolve) {
-        Ok(fd) => statx(fd.as_fd(), c"", AtFlags::EMPTY_PATH),
-        // As in open_dir.
-        Err(Errno::NOSYS | Errno::PERM | Errno::NAMETOOLONG) => {
-            let (mut fd, mut names): (Option<OwnedFd>, _) = (None, path.to_bytes().split(|byte| *byte == b'/'));
-            let last = names.next_back().unwrap_or_default();
-            for name in names {
-                let base = fd.as_ref().map_or(dir.0.as_fd(), |fd| fd.as_fd());
-                fd = Some(rustix::fs::openat(base, name, flags | OFlags::DIRECTORY, Mode::empty())?);
-            }
-            let base = fd.as_ref().map_or(dir.0.as_fd(), |fd| fd.as_fd());
-            statx(base, &c_name(last), AtFlags::SYMLINK_NOFOLLOW | AtFlags::NO_AUTOMOUNT)
-        }
-        Err(error) => Err(error.into()),
     }
 }
 
