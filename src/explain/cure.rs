@@ -73,7 +73,8 @@ pub fn cure(pattern: &Pattern, automaton: &Automaton, dir: &Dir, above: &Bits, s
         with_captures(pattern, automaton, &judged, above, steps)
     }?;
     // It does not match as it is, so one change is the least.
-    let shortest = cure.changes.len() == 1 || (cure.shortest && !has_links(dir) && !makes_way(&cure.changes));
+    let shortest = cure.changes.len() == 1
+        || (cure.shortest && !has_links(dir) && (cure.changes.len() < 3 || !makes_way(&cure.changes)));
     Some(Cure { shortest, ..cure })
 }
 

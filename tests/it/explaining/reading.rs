@@ -89,7 +89,7 @@ fn a_file_where_a_directory_is_asked() {
       ✓ files: data.csv
       ✓ files: config.yaml
       ✗ directories: raw/; raw is there, but of another kind
-    To make it match: 3 changes (no shorter list does)
+    To make it match: 3 changes (the shortest list found)
       rename raw to x
       create directory raw/
       create raw/data.csv
@@ -118,7 +118,7 @@ fn a_link_that_leads_nowhere() {
       ✓ files: data.csv
       ✓ files: config.yaml
       ✗ directories: raw/; raw is a link that leads nowhere
-    To make it match: 3 changes (no shorter list does)
+    To make it match: 3 changes (the shortest list found)
       rename raw to x
       create directory raw/
       create raw/data.csv
