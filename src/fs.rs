@@ -2,7 +2,7 @@
 //!
 //! Folders come from the current view and are cached by the kernel for good, since every change of the view is told
 //! to it. What is inside matches is read from the source when it is asked for, and cached for as long as changes of it
-//! are told ([`keep`]).
+//! are told (`keep` says how long that is).
 //! Nothing here writes: every change is answered EROFS, by the kernel where the mount is read-only to it and here where
 //! it is not ([`announce`] says why).
 

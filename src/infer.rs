@@ -1,19 +1,19 @@
 //! The pattern that example directories have in common: trees of names in, a [`Pattern`] out. Pure but for
-//! [`gather`], which reads the trees.
+//! `gather`, which reads the trees.
 //!
 //! The way from examples to a pattern:
-//! 1. [`tokens`] cuts names into words, numbers and marks, and finds what several names have in common: their tokens in
+//! 1. `tokens` cuts names into words, numbers and marks, and finds what several names have in common: their tokens in
 //!    columns where the marks agree, else the longest common beginning, end and subsequence.
-//! 2. [`align`] says which entries of the examples correspond. Names that differ only in numbers are of one shape; a
+//! 2. `align` says which entries of the examples correspond. Names that differ only in numbers are of one shape; a
 //!    number or word that is in each example what its own name has there is a *step variable*, and becomes a capture.
-//! 3. [`generalise`] turns what differs into the tightest class that is still nice to read.
-//! 4. [`choose`] makes clauses of groups, and goes on with directories in the same role, one level further down.
-//! 5. [`tell`] adds clauses until no counter-example matches: first what all examples have and it has not, then what it
+//! 3. `generalise` turns what differs into the tightest class that is still nice to read.
+//! 4. `choose` makes clauses of groups, and goes on with directories in the same role, one level further down.
+//! 5. `tell` adds clauses until no counter-example matches: first what all examples have and it has not, then what it
 //!    has and no example has, then numbers, sizes and contents, at last one alternative for each example.
-//! 6. [`write`] prints the [`draft`] with what was seen behind each clause.
+//! 6. `write` prints the `draft` with what was seen behind each clause.
 //!
 //! Cleverness may be wrong, so that nothing relies on it: every draft is compiled and held against all trees by the
-//! matcher ([`judge`]), and what does not match its own examples is given up for something plainer. What is returned
+//! matcher (`judge`), and what does not match its own examples is given up for something plainer. What is returned
 //! matches every example and no counter-example. Only trees that are the same, as far as they could be read, are told
 //! apart by no pattern; then that is the answer.
 

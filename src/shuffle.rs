@@ -2,7 +2,7 @@
 //!
 //! Every match is looked at first ([`inventory`]), and what is done with it decided from that and from what is under its
 //! name already ([`plan`]); a dry run ends here. Then it is written beside its place, under a name of its own
-//! ([`copy`](mod@copy)), and gets its name when it is complete and on the disk ([`dest`]). What a killed run leaves is
+//! (`copy`), and gets its name when it is complete and on the disk (`dest`). What a killed run leaves is
 //! found again by that name, and what is done of it stays. Two runs never write to the same destination at a time.
 //!
 //! A match that cannot be copied whole is not there at all; the others go on.

@@ -205,7 +205,8 @@ impl Explainer<'_> {
             clauses.push(Clause::new(place.clone(), "directory_name", name.clone(), Met::of(&answer)));
             answers.push((place, Role::Required, answer));
         }
-        let lists: [(&'static str, &'static str, Role, &[FileClause], &[DirClause]); 4] = [
+        type List<'a> = (&'static str, &'static str, Role, &'a [FileClause], &'a [DirClause]);
+        let lists: [List<'_>; 4] = [
             ("files", "directories", Role::Required, &body.files, &body.directories),
             (
                 "forbidden_files",

@@ -127,7 +127,8 @@ fn clause(one: &Clause, depth: usize, lines: &mut Vec<Line>) {
         key => format!("{key}: "),
     };
     let mut line = Line::new(depth).add(style, mark).add(Style::Faint, key).text(&one.asks);
-    if !one.by.is_empty() && !(one.count == 1 && one.by[0] == one.asks.trim_end_matches('/').as_bytes()) {
+    let itself = one.count == 1 && one.by.first().is_some_and(|by| **by == *one.asks.trim_end_matches('/').as_bytes());
+    if !one.by.is_empty() && !itself {
         let mut shown = one.by.join(&b", "[..]);
         if one.count > one.by.len() {
             shown.extend_from_slice(format!(" and {} more", one.count - one.by.len()).as_bytes());

@@ -42,8 +42,8 @@ impl fuser::Filesystem for Negotiator {
             | InitFlags::FUSE_AUTO_INVAL_DATA
             | InitFlags::FUSE_ASYNC_DIO
             | InitFlags::FUSE_MAX_PAGES;
-        let mut agreed = Agreed::default();
-        agreed.no_opendir = config.add_capabilities(InitFlags::FUSE_NO_OPENDIR_SUPPORT).is_ok();
+        let no_opendir = config.add_capabilities(InitFlags::FUSE_NO_OPENDIR_SUPPORT).is_ok();
+        let mut agreed = Agreed { no_opendir, ..Agreed::default() };
         for flag in wanted.iter() {
             // A kernel without one of them works all the same, only slower.
             let _ = config.add_capabilities(flag);

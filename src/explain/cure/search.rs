@@ -123,6 +123,9 @@ enum Lack {
     Either(u32, u32),
 }
 
+/// A name that a directory may have: what it costs, the name where it is another one, and the globs that match it.
+type Naming = (u32, Option<Box<[u8]>>, Bits);
+
 impl<'a> Search<'a> {
     /// A search that gives up being exact after some steps.
     pub fn new(automaton: &'a Automaton, kinds: &'a Kinds, relaxed: bool, steps: u32) -> Self {
@@ -210,7 +213,7 @@ impl<'a> Search<'a> {
         taken: &dyn Fn(&[u8]) -> bool,
         wants: &[Want],
         unwanted: &[StateId],
-    ) -> Vec<(u32, Option<Box<[u8]>>, Bits)> {
+    ) -> Vec<Naming> {
         let mut names = Vec::new();
         if let Some(judged) = at
             && wants.iter().all(|want| self.name_fits(want.state, &judged.globs, at))
@@ -895,7 +898,8 @@ impl<'a> Search<'a> {
         level: &Level,
         next: &mut Vec<(u32, Level)>,
     ) {
-        let mut seen: Vec<(Bits, &[(Test, Option<bool>)])> = Vec::new();
+        type Seen<'a> = (Bits, &'a [(Test, Option<bool>)]);
+        let mut seen: Vec<Seen<'_>> = Vec::new();
         for (place, now) in level.files.iter().enumerate() {
             let class = (project(&now.globs, asked), &now.file.tests[..]);
             if now.state != Fate::Kept || !self.counts(atom, now) || seen.contains(&class) {
