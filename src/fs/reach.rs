@@ -332,20 +332,24 @@ impl VeinFs {
     /// this path, whatever directory is there.
     pub(super) fn enter_place(&self, place: &Arc<Place>) -> io::Result<(Arc<Node>, Stat)> {
         let epoch = self.epochs.on_the_way(place.source, place.found.path.as_bytes());
-        let stat = match self.kept_handle(place.ino, epoch) {
-            Some(handle) => self.source(place).stat_dir(&handle)?,
-            // The attributes and who may have them are to be those of one directory.
-            None if self.options.allow_other => {
-                let handle = Arc::new(self.place_handle(place)?);
-                self.keep_handle(place.ino, &handle, epoch);
-                self.source(place).stat_dir(&handle)?
-            }
-            None => self.stat_place(place)?,
+        // Where attributes say who may look into it, they have to be those of the directory that is looked into.
+        let opened = if self.options.allow_other { Some(Arc::new(self.place_handle(place)?)) } else { None };
+        let stat = match &opened {
+            Some(handle) => self.source(place).stat_dir(handle)?,
+            None => match self.kept_handle(place.ino, epoch) {
+                Some(handle) => self.source(place).stat_dir(&handle)?,
+                None => self.stat_place(place)?,
+            },
         };
         let at = At { parent: None, name: CString::default(), linked: false };
         let (path, content) = (place.found.path.as_bytes().to_vec(), self.place_content(place));
         let how = (self.options.follow, self.identity(&stat));
-        Ok((self.remember_dir(place, path, at, &content, place.ino, how), stat))
+        let node = self.remember_dir(place, path, at, &content, place.ino, how);
+        if let Some(handle) = opened {
+            // By its own number: another directory that was here before may have the match's.
+            self.keep_handle(node.ino, &handle, epoch);
+        }
+        Ok((node, stat))
     }
 
     /// A match shown as a link.

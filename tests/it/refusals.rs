@@ -146,7 +146,8 @@ pub(crate) const CHANGES: &[(&str, &str, Try)] = &[
     ("fsetxattr", "df", |at| rustix::fs::fsetxattr(&reading(at)?, "user.new", b"1", XattrFlags::empty())),
     ("fremovexattr", "df", |at| rustix::fs::fremovexattr(&reading(at)?, "user.new")),
     ("link what is open", "f", |at| {
-        let again = format!("/proc/self/fd/{}", std::os::fd::AsRawFd::as_raw_fd(&reading(at)?));
+        let open = reading(at)?;
+        let again = format!("/proc/self/fd/{}", std::os::fd::AsRawFd::as_raw_fd(&open));
         rustix::fs::linkat(CWD, again, CWD, at.with_file_name("new"), AtFlags::SYMLINK_FOLLOW)
     }),
 ];
