@@ -108,7 +108,8 @@ impl Forgetter {
         }
         for touch in &told.touches {
             match touch.what {
-                Touched::Below => self.epochs.count_all(),
+                // Who may reach a match is told with its attributes, wherever the directory above it lies.
+                Touched::Below | Touched::Reach => self.epochs.count_all(),
                 _ => self.epochs.count(touch.source, touch.dir.as_bytes()),
             }
         }
