@@ -23,6 +23,8 @@ impl Kept {
                     }
                 }
                 Change::Attributes { dir, name, is_dir: true } => {
+                    // By links: what is behind one may be read now, or no longer.
+                    self.dirty.extend(self.tree.depending(&dir, name.as_deref()));
                     let path = name.map_or_else(|| dir.to_vec(), |name| [&*dir, b"/", &name].concat());
                     self.changed(&path, None, true);
                     self.reach_changed(&path);
