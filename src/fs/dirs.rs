@@ -1,7 +1,7 @@
 //! Directories: what they show, looking names up, and listing them.
 //!
 //! Directories are not opened: the kernel is told that `opendir` is not needed, keeps their contents, and asks for
-//! them again when the attributes that it gets after [`super::FsOptions::ttl`] have another modification time. Cookies are
+//! them again when it is told to, or when attributes that it asks for (`keep`) have another modification time. Cookies are
 //! hashes of names, so that a listing goes on where it was even if the directory was read anew in between.
 
 use std::cell::{OnceCell, RefCell};

@@ -13,7 +13,7 @@ use parking_lot::Mutex;
 /// How many ways the table is split, so that threads seldom meet on a lock.
 const SHARDS: usize = 16;
 /// How many threads are known in each.
-const KNOWN: NonZeroUsize = NonZeroUsize::new(64).unwrap();
+const KNOWN: NonZeroUsize = NonZeroUsize::MIN.saturating_add(63);
 /// After so many listings somebody who wanted attributes is tried again.
 const TRIED_AGAIN: u32 = 64;
 

@@ -108,13 +108,7 @@ impl VeinFs {
 
     /// True if what a directory shows depends on the names and kinds of its entries alone.
     pub(super) fn goes_by_names(&self, node: &Node) -> bool {
-        let Some(dir) = node.dir() else { return false };
-        match &**dir.content.lock() {
-            Content::Whole => true,
-            Content::States(states) => {
-                states.iter().all(|(state, given)| !self.live.automaton.looks_deeper(*state) && given.is_empty())
-            }
-        }
+        node.dir().is_some() && !self.depends_on_more_than_names(node) && self.keep_content(node) == FOREVER
     }
 }
 

@@ -329,7 +329,7 @@ impl VeinFs {
     }
 
     /// The node of a match's own directory; counts as a lookup. Its generation is always 0: it stands for the match at
-    /// this path, whatever directory is there.
+    /// this path, whatever directory is there; with `allow_other` another directory there has another number.
     pub(super) fn enter_place(&self, place: &Arc<Place>) -> io::Result<(Arc<Node>, Stat)> {
         let epoch = self.epochs.on_the_way(place.source, place.found.path.as_bytes());
         // Where attributes say who may look into it, they have to be those of the directory that is looked into.
@@ -369,7 +369,7 @@ impl VeinFs {
     }
 
     /// True if what a directory shows can change without a change of the directory itself.
-    fn depends_on_more_than_names(&self, node: &Node) -> bool {
+    pub(super) fn depends_on_more_than_names(&self, node: &Node) -> bool {
         node.dir().is_some_and(|dir| match &**dir.content.lock() {
             Content::Whole => false,
             Content::States(states) => states.iter().any(|(state, _)| self.live.automaton.looks_deeper(*state)),
