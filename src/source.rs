@@ -13,6 +13,7 @@ use crate::entry::{Kind, RelPath};
 use crate::listing::c_name;
 
 pub mod local;
+pub mod object;
 
 /// An open directory of a source.
 #[derive(Debug)]

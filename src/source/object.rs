@@ -1,0 +1,5 @@
+//! Object stores: S3, Google Cloud Storage, Azure Blob Storage and WebDAV, as trees.
+//!
+//! - [`snapshot`]: all objects below a prefix, as they were when they were listed last
+
+pub mod snapshot;
