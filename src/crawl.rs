@@ -6,7 +6,6 @@
 use std::collections::HashMap;
 use std::ffi::OsStr;
 use std::io;
-use std::os::fd::AsFd;
 use std::os::unix::ffi::OsStrExt;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -49,7 +48,7 @@ pub trait Watching: Send + Sync {
 
 impl Watching for Watch {
     fn add(&self, dir: &Handle, dev: u64, path: &[u8]) -> bool {
-        Watch::add(self, dir.0.as_fd(), dev, path)
+        dir.local().is_ok_and(|dir| Watch::add(self, dir, dev, path))
     }
 
     fn knows(&self, dev: u64) -> Option<bool> {

@@ -39,6 +39,7 @@ mod attr;
 mod control;
 mod dirs;
 mod epochs;
+mod export;
 mod files;
 mod forget;
 pub mod guard;
@@ -119,6 +120,7 @@ pub struct VeinFs {
     /// What tells of changes, for each source.
     watches: Vec<Arc<dyn Watching>>,
     epochs: Arc<Epochs>,
+    missing: export::Missing,
     /// What was agreed with the kernel; set before the first request.
     agreed: Arc<OnceLock<Agreed>>,
     channel: OnceLock<Channel>,
@@ -168,6 +170,7 @@ impl VeinFs {
             habits: Habits::default(),
             watches,
             epochs: Arc::default(),
+            missing: export::Missing::new(),
             agreed: Arc::default(),
             channel: OnceLock::new(),
             notifier: Arc::default(),
@@ -266,7 +269,9 @@ impl VeinFs {
     fn is_unlisted(&self, node: &Arc<Node>) -> bool {
         let top = node.dir().is_some() && node.at.lock().parent.is_none();
         // What cannot be opened is not opened to anyone.
-        self.options.allow_other && top && self.handle(node).map_or(true, |handle| share::narrows(&handle.0))
+        self.options.allow_other
+            && top
+            && self.handle(node).map_or(true, |handle| handle.local().is_ok_and(share::narrows))
     }
 
     fn control_attr(&self, control: &Control) -> Attr {
@@ -301,7 +306,10 @@ impl VeinFs {
                 sources.find_map(|at| self.root_handle(at).ok()).ok_or_else(reach::gone)?
             }
         };
-        Ok(rustix::fs::fstatvfs(&root.0)?)
+        match &*root {
+            crate::source::Handle::Local(fd) => Ok(rustix::fs::fstatvfs(fd)?),
+            crate::source::Handle::Object(dir) => Ok(dir.statfs()),
+        }
     }
 
     /// What was agreed with the kernel; nothing where nothing is mounted, as in tests.
@@ -340,12 +348,18 @@ impl VeinFs {
         match node.dir() {
             Some(_) => {
                 // Not by `.`, for which one has to be allowed to search it.
-                let link = format!("/proc/self/fd/{}", self.handle(&node)?.0.as_raw_fd());
+                let dir = self.handle(&node)?;
+                let Ok(dir) = dir.local() else { return Ok(()) };
+                let link = format!("/proc/self/fd/{}", dir.as_raw_fd());
                 accessat(rustix::fs::CWD, link, access, AtFlags::EACCESS)?;
             }
             None => {
                 let (dir, at) = self.whereabouts(&node)?;
-                accessat(&dir.0, &at.name, access, AtFlags::EACCESS)?;
+                if let Ok(dir) = dir.local() {
+                    accessat(dir, &at.name, access, AtFlags::EACCESS)?;
+                } else if asks(libc::X_OK) {
+                    return Err(io::Error::from_raw_os_error(libc::EACCES));
+                }
             }
         }
         Ok(())

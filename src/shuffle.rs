@@ -300,7 +300,7 @@ impl Shuffle<'_> {
         let (name, levels) = planned.job.name();
         let dir = self.dest.parent(levels, parts).map_err(|error| Failure::at(&shown, &error))?;
         let from = self.open(planned.job)?;
-        let to = open_below(&dir, name).map(Handle).map_err(|error| Failure::at(&shown, &error))?;
+        let to = open_below(&dir, name).map(Handle::Local).map_err(|error| Failure::at(&shown, &error))?;
         let source = &*self.sources[planned.job.source].source;
         verify::verify(source, &from, &to, &planned.inventory, &shown)
     }
@@ -343,7 +343,7 @@ impl Shuffle<'_> {
         self.is_at_rest(job, inventory, &from)?;
         if self.options.verify {
             self.dest.sync().map_err(|error| failed(b"", error))?;
-            let to = Handle(root.try_clone().map_err(|error| failed(b"", error))?);
+            let to = Handle::Local(root.try_clone().map_err(|error| failed(b"", error))?);
             verify::verify(source, &from, &to, inventory, shown)?;
         }
         Ok(())

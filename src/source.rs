@@ -6,7 +6,7 @@
 use std::ffi::CStr;
 use std::fmt::Debug;
 use std::io;
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use crate::automaton::Test;
 use crate::entry::{Kind, RelPath};
@@ -17,7 +17,62 @@ pub mod object;
 
 /// An open directory of a source.
 #[derive(Debug)]
-pub struct Handle(pub(crate) OwnedFd);
+pub enum Handle {
+    /// Of this machine.
+    Local(OwnedFd),
+    /// Of an object store.
+    Object(object::Dir),
+}
+
+impl Handle {
+    /// The descriptor of a directory of this machine.
+    ///
+    /// # Errors
+    /// EOPNOTSUPP for any other one.
+    pub(crate) fn local(&self) -> io::Result<BorrowedFd<'_>> {
+        match self {
+            Self::Local(fd) => Ok(fd.as_fd()),
+            Self::Object(_) => Err(not_local()),
+        }
+    }
+}
+
+/// An open file of a source.
+#[derive(Debug)]
+pub enum File {
+    /// Of this machine.
+    Local(OwnedFd),
+    /// An object of an object store.
+    Object(object::OpenObject),
+}
+
+impl File {
+    /// The descriptor of a file of this machine.
+    ///
+    /// # Errors
+    /// EOPNOTSUPP for any other one.
+    pub(crate) fn local(&self) -> io::Result<BorrowedFd<'_>> {
+        match self {
+            Self::Local(fd) => Ok(fd.as_fd()),
+            Self::Object(_) => Err(not_local()),
+        }
+    }
+
+    /// Fills the buffer from an offset on, up to the end of the file; gives the number of bytes.
+    ///
+    /// # Errors
+    /// Those of the file system, if nothing could be read.
+    pub fn read_full(&self, into: &mut [u8], offset: u64) -> io::Result<usize> {
+        match self {
+            Self::Local(fd) => local::read_full(fd, into, offset),
+            Self::Object(object) => object.read_full(into, offset),
+        }
+    }
+}
+
+fn not_local() -> io::Error {
+    io::Error::from_raw_os_error(libc::EOPNOTSUPP)
+}
 
 /// What an entry is before links are looked at.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -163,7 +218,10 @@ pub trait Source: Send + Sync + Debug {
     fn read_link(&self, dir: &Handle, name: &CStr) -> io::Result<Vec<u8>>;
 
     /// Opens a file to read; links are followed only if `follow`.
-    fn open_file(&self, dir: &Handle, name: &CStr, follow: bool) -> io::Result<OwnedFd>;
+    fn open_file(&self, dir: &Handle, name: &CStr, follow: bool) -> io::Result<File>;
+
+    /// Attributes of an open file.
+    fn stat_file(&self, file: &File) -> io::Result<Stat>;
 }
 
 /// Opens the directory at `path` below the root, through links where `follow` says so.

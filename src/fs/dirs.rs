@@ -29,7 +29,7 @@ use crate::matcher::bits::Bits;
 use crate::reader::Reader;
 use crate::source::{Handle, Stat, open_steps};
 use crate::view::table::{DOTS, Table};
-use crate::view::{Folder, Item, inode};
+use crate::view::{Folder, Item, Place, inode};
 
 /// How long one answer looks at matches: enough for all that fit into it on a disk, while on a slow source names are not
 /// held up by attributes that nobody may ask for.
@@ -59,7 +59,10 @@ fn has_numbers(dir: &Handle, dev: u64) -> bool {
         *known.entry(dev).or_insert_with(|| {
             // ext4, XFS, Btrfs, tmpfs, F2FS, ZFS (`linux/magic.h`)
             const PLAIN: [u32; 6] = [0xef53, 0x5846_5342, 0x9123_683e, 0x0102_1994, 0xf2f5_2010, 0x2fc1_2fc1];
-            rustix::fs::fstatfs(&dir.0).is_ok_and(|stat| PLAIN.contains(&(stat.f_type as u32)))
+            match dir.local() {
+                Ok(dir) => rustix::fs::fstatfs(dir).is_ok_and(|stat| PLAIN.contains(&(stat.f_type as u32))),
+                Err(_) => true,
+            }
         })
     })
 }
@@ -192,6 +195,11 @@ impl VeinFs {
         if name.len() > NAME_MAX {
             return Err(io::Error::from_raw_os_error(libc::ENAMETOOLONG));
         }
+        match name {
+            b"." => return self.do_lookup_itself(parent),
+            b".." => return self.do_lookup_above(parent),
+            _ => {}
+        }
         match self.target(parent)? {
             Target::Control(control) => {
                 let child = control.child(name, &self.live).ok_or_else(gone)?;
@@ -221,7 +229,7 @@ impl VeinFs {
         }
     }
 
-    fn control_entry(&self, control: &Control) -> Entry {
+    pub(super) fn control_entry(&self, control: &Control) -> Entry {
         Entry { attr: self.control_attr(control), generation: 0, keep: FOREVER, attr_keep: Duration::ZERO }
     }
 
@@ -235,16 +243,20 @@ impl VeinFs {
                 (folder_attr(below.ino, below.changed, self.uid, self.gid), FOREVER)
             }
             Item::Match(place) if self.options.view == ViewMode::Link => (self.link_attr(place), FOREVER),
-            Item::Match(place) => {
-                let (node, stat) = self.enter_place(place)?;
-                (self.attr(&node, &stat), self.keep_match(&node, &stat, SystemTime::now()))
-            }
+            Item::Match(place) => return self.place_entry(place),
         };
         Ok(Entry { attr, generation: 0, keep: FOREVER, attr_keep })
     }
 
+    /// A match's own directory; counts as a lookup.
+    pub(super) fn place_entry(&self, place: &Arc<Place>) -> io::Result<Entry> {
+        let (node, stat) = self.enter_place(place)?;
+        let attr_keep = self.keep_match(&node, &stat, SystemTime::now());
+        Ok(Entry { attr: self.attr(&node, &stat), generation: 0, keep: FOREVER, attr_keep })
+    }
+
     /// What a directory shows under a name; counts as a lookup.
-    fn entry(
+    pub(super) fn entry(
         &self,
         dir: &Arc<Node>,
         handle: &Handle,

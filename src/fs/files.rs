@@ -1,7 +1,6 @@
 //! Files: opening, reading, and what is open.
 
 use std::io;
-use std::os::fd::{AsFd, OwnedFd};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Weak};
 
@@ -16,7 +15,7 @@ use super::wire::answer::OpenedAs;
 use super::wire::backing::Backing;
 use super::{OpenMode, VeinFs};
 use crate::live::near::Later;
-use crate::source::{Handle, Stat};
+use crate::source::{File, Stat};
 
 /// Files of this size in bytes and above are passed through. Smaller ones gain more from the page cache: an open
 /// without a backing file costs one system call less, and reading them again none of ours.
@@ -37,7 +36,7 @@ pub(super) struct Opened {
 #[derive(Clone, Debug)]
 pub(super) enum Open {
     /// A file, the node through which it was opened, its size then, and a backing file if it is passed through.
-    File { fd: Arc<OwnedFd>, node: Arc<Node>, size: u64, backing: Option<Arc<Backing>> },
+    File { file: Arc<File>, node: Arc<Node>, size: u64, backing: Option<Arc<Backing>> },
     /// A text of ours, as it was when it was opened.
     Text(Arc<[u8]>),
     /// A text that is worked out when it is opened; whoever does that answers reads.
@@ -120,15 +119,15 @@ impl VeinFs {
         }
         self.opened.handles.iter().find_map(|shard| {
             shard.lock().values().find_map(|open| match open {
-                Open::File { fd, node: other, .. } if other.ino == node.ino => self.stat_open(fd, other).ok(),
+                Open::File { file, node: other, .. } if other.ino == node.ino => self.stat_open(file, other).ok(),
                 _ => None,
             })
         })
     }
 
     /// Attributes of an open file.
-    pub(super) fn stat_open(&self, fd: &OwnedFd, node: &Node) -> io::Result<Stat> {
-        self.source(&node.place()).stat_dir(&Handle(fd.as_fd().try_clone_to_owned()?))
+    pub(super) fn stat_open(&self, file: &File, node: &Node) -> io::Result<Stat> {
+        self.source(&node.place()).stat_file(file)
     }
 
     pub(super) fn do_open(&self, ino: u64, flags: i32) -> io::Result<OpenedAs> {
@@ -149,7 +148,7 @@ impl VeinFs {
             Target::Folder(_) => return Err(io::Error::from_raw_os_error(libc::EISDIR)),
             Target::Node(node) => node,
         };
-        let (fd, stat) = self.open_node(&node)?;
+        let (file, stat) = self.open_node(&node)?;
         let mut states = self.opened.states(node.ino).lock();
         let state = states.entry(node.ino).or_default();
         let version = (stat.mtime, stat.ctime, stat.size);
@@ -158,9 +157,9 @@ impl VeinFs {
         if backing.is_none()
             && state.count == 0
             && self.passes(stat.size)
-            && let Some(channel) = self.channel.get()
+            && let (Some(channel), File::Local(fd)) = (self.channel.get(), &file)
         {
-            match Backing::new(channel, &fd) {
+            match Backing::new(channel, fd) {
                 Ok(new) => {
                     let new = Arc::new(new);
                     state.backing = Arc::downgrade(&new);
@@ -183,22 +182,22 @@ impl VeinFs {
             let _ = notifier.inval_inode(INodeNo(node.ino), -1, 0);
         }
         let id = backing.as_ref().map(|backing| backing.id());
-        let handle = self.opened.add(Open::File { fd: Arc::new(fd), node, size: stat.size, backing });
+        let handle = self.opened.add(Open::File { file: Arc::new(file), node, size: stat.size, backing });
         Ok(OpenedAs { handle, flags: flags.bits(), backing: id })
     }
 
     /// Opens the file that a node stands for, and no other.
-    fn open_node(&self, node: &Arc<Node>) -> io::Result<(OwnedFd, Stat)> {
+    fn open_node(&self, node: &Arc<Node>) -> io::Result<(File, Stat)> {
         let NodeKind::Leaf(file) = node.kind else { return Err(io::Error::from_raw_os_error(libc::EISDIR)) };
         let (dir, at) = self.whereabouts(node)?;
         let place = node.place();
         let source = self.source(&place);
-        let handle = Handle(source.open_file(&dir, &at.name, at.linked)?);
-        let stat = source.stat_dir(&handle)?;
+        let opened = source.open_file(&dir, &at.name, at.linked)?;
+        let stat = source.stat_file(&opened)?;
         if Identity::of(&stat) != file || !stat.is_file() {
             return Err(stale());
         }
-        Ok((handle.0, stat))
+        Ok((opened, stat))
     }
 
     /// What a handle stands for.
@@ -209,19 +208,28 @@ impl VeinFs {
     /// lseek(2) to data or a hole.
     pub(super) fn do_seek(&self, handle: u64, offset: u64, whence: u32) -> io::Result<u64> {
         use rustix::fs::SeekFrom;
-        let Open::File { fd, .. } = self.open_file(handle)? else {
+        let Open::File { file, size, .. } = self.open_file(handle)? else {
             return Err(io::Error::from_raw_os_error(libc::EINVAL));
+        };
+        let File::Local(fd) = &*file else {
+            // All of it is data (lseek(2)).
+            return match whence.cast_signed() {
+                libc::SEEK_DATA | libc::SEEK_HOLE if offset >= size => Err(io::Error::from_raw_os_error(libc::ENXIO)),
+                libc::SEEK_DATA => Ok(offset),
+                libc::SEEK_HOLE => Ok(size),
+                _ => Err(io::Error::from_raw_os_error(libc::EINVAL)),
+            };
         };
         let to = match whence.cast_signed() {
             libc::SEEK_DATA => SeekFrom::Data(offset),
             libc::SEEK_HOLE => SeekFrom::Hole(offset),
             _ => return Err(io::Error::from_raw_os_error(libc::EINVAL)),
         };
-        Ok(rustix::fs::seek(&*fd, to)?)
+        Ok(rustix::fs::seek(fd, to)?)
     }
 
     pub(super) fn release(&self, handle: u64) {
-        let Some(Open::File { node, backing, fd, .. }) = self.opened.remove(handle) else { return };
+        let Some(Open::File { node, backing, file, .. }) = self.opened.remove(handle) else { return };
         let mut states = self.opened.states(node.ino).lock();
         if let Some(state) = states.get_mut(&node.ino) {
             state.count = state.count.saturating_sub(1);
@@ -229,7 +237,7 @@ impl VeinFs {
         // The last handle takes the backing file with it, under the lock, so that the next open makes a new one.
         drop(backing);
         drop(states);
-        drop(fd);
+        drop(file);
     }
 
     fn passes(&self, size: u64) -> bool {
@@ -240,19 +248,4 @@ impl VeinFs {
                 OpenMode::Passthrough => true,
             }
     }
-}
-
-/// Fills the buffer up to the end: the kernel takes a short answer for that.
-pub(super) fn read_full(fd: &OwnedFd, into: &mut [u8], offset: u64) -> io::Result<usize> {
-    let mut filled = 0;
-    while filled < into.len() {
-        match rustix::io::pread(fd, &mut into[filled..], offset.saturating_add(filled as u64)) {
-            Ok(0) => break,
-            Ok(read) => filled += read,
-            Err(rustix::io::Errno::INTR) => {}
-            Err(error) if filled == 0 => return Err(error.into()),
-            Err(_) => break,
-        }
-    }
-    Ok(filled)
 }

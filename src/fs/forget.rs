@@ -96,6 +96,10 @@ impl Forgetter {
             {
                 for ino in place.ino..place.ino + NEIGHBOURS {
                     let _ = notifier.inval_inode(INodeNo(ino), -1, 0);
+                    // Whoever was let in by mistake would stay in: once more, when all answers have come.
+                    if self.nodes.get(ino).is_some() {
+                        self.again(ino);
+                    }
                 }
             }
         }

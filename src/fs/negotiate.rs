@@ -41,6 +41,7 @@ impl fuser::Filesystem for Negotiator {
             | InitFlags::FUSE_CACHE_SYMLINKS
             | InitFlags::FUSE_AUTO_INVAL_DATA
             | InitFlags::FUSE_ASYNC_DIO
+            | InitFlags::FUSE_EXPORT_SUPPORT
             | InitFlags::FUSE_MAX_PAGES;
         let no_opendir = config.add_capabilities(InitFlags::FUSE_NO_OPENDIR_SUPPORT).is_ok();
         let mut agreed = Agreed { no_opendir, ..Agreed::default() };

@@ -207,7 +207,12 @@ impl VeinFs {
         }
         if self.options.allow_other && node.dir().is_some() && node.at.lock().parent.is_none() {
             match self.handle(node) {
-                Ok(handle) => share::narrow(&mut attr, &handle.0),
+                Ok(handle) => {
+                    // There are no other users' directories above objects.
+                    if let Ok(handle) = handle.local() {
+                        share::narrow(&mut attr, handle);
+                    }
+                }
                 Err(_) => share::shut(&mut attr),
             }
         }
@@ -378,8 +383,8 @@ impl VeinFs {
 
     /// Attributes, and how long they are good.
     pub(super) fn do_getattr(&self, ino: u64, handle: Option<u64>) -> io::Result<(Attr, Duration)> {
-        if let Some(Open::File { fd, node, .. }) = handle.and_then(|handle| self.opened.get(handle)) {
-            let stat = self.stat_open(&fd, &node)?;
+        if let Some(Open::File { file, node, .. }) = handle.and_then(|handle| self.opened.get(handle)) {
+            let stat = self.stat_open(&file, &node)?;
             return Ok((file_attr(node.ino, &stat), self.keep_attr(&node, &stat)));
         }
         match self.target(ino) {

@@ -10,13 +10,14 @@ use std::time::Duration;
 
 use super::announce::{Answer as Announced, Kind};
 use super::attr::errno;
-use super::files::{Open, piece, read_full, splices};
+use super::files::{Open, piece, splices};
 use super::forget::Late;
 use super::wire::answer::{Answer, Entry, OpenedAs, told_of};
 use super::wire::request::{Call, Request};
 use super::wire::spliced::Pipe;
 use super::wire::{Channel, READ_BYTES};
 use super::{VeinFs, refresh};
+use crate::source::File;
 use crate::view::inode::is_directory;
 
 /// What a thread that answers keeps from one request to the next.
@@ -195,8 +196,8 @@ impl Worker {
         (handle, offset, size): (u64, u64, u32),
     ) -> io::Result<Outcome> {
         let size = (size as usize).min(READ_BYTES);
-        let (fd, whole) = match fs.open_file(handle)? {
-            Open::File { fd, size: whole, .. } => (fd, whole),
+        let (file, whole) = match fs.open_file(handle)? {
+            Open::File { file, size: whole, .. } => (file, whole),
             Open::Text(text) => {
                 self.answer.data(piece(&text, offset, size));
                 return Ok(Outcome::Send);
@@ -213,16 +214,16 @@ impl Worker {
                 return Ok(Outcome::Done);
             }
         };
-        if let Some(length) = splices(whole, offset, size)
+        if let (Some(length), File::Local(fd)) = (splices(whole, offset, size), &*file)
             && let Some(pipe) = self.pipe_for(length)
         {
-            if pipe.answer(channel, request.unique, &fd, offset, length) {
+            if pipe.answer(channel, request.unique, fd, offset, length) {
                 return Ok(Outcome::Done);
             }
             // What is left in it goes with it.
             self.pipe = None;
         }
-        self.answer.filled(size, |into| read_full(&fd, into, offset))?;
+        self.answer.filled(size, |into| file.read_full(into, offset))?;
         Ok(Outcome::Send)
     }
 

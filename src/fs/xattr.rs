@@ -33,12 +33,12 @@ const LABEL: &[u8] = b"security.selinux";
 
 impl Subject {
     /// A path that leads there whatever has been renamed above: xattr calls take no directory descriptor.
-    fn path(&self) -> PathBuf {
-        let dir = PathBuf::from(format!("/proc/self/fd/{}", self.dir.0.as_raw_fd()));
-        match &self.name {
+    fn path(&self) -> io::Result<PathBuf> {
+        let dir = PathBuf::from(format!("/proc/self/fd/{}", self.dir.local()?.as_raw_fd()));
+        Ok(match &self.name {
             Some((name, _)) => dir.join(OsStr::from_bytes(name.to_bytes())),
             None => dir.join("."),
-        }
+        })
     }
 
     /// The kernel lets only files and directories have `user.` attributes: for a link it would not ask for one that
@@ -47,7 +47,8 @@ impl Subject {
         use rustix::fs::{AtFlags, FileType, statat};
         let Some((name, linked)) = &self.name else { return true };
         let flags = if *linked { AtFlags::empty() } else { AtFlags::SYMLINK_NOFOLLOW };
-        statat(&self.dir.0, name, flags).is_ok_and(|stat| {
+        let Ok(dir) = self.dir.local() else { return true };
+        statat(dir, name, flags).is_ok_and(|stat| {
             matches!(FileType::from_raw_mode(stat.st_mode), FileType::RegularFile | FileType::Directory)
         })
     }
@@ -62,7 +63,11 @@ impl Subject {
             /// As long as the longest value.
             static ROOM: RefCell<Vec<u8>> = RefCell::new(vec![0; MAX_BYTES]);
         }
-        let (path, name) = (self.path(), OsStr::from_bytes(name));
+        if let Handle::Object(dir) = &*self.dir {
+            let name_in = self.name.as_ref().map(|(name, _)| name.to_bytes());
+            return dir.xattr(name_in, name).ok_or_else(|| io::Error::from_raw_os_error(libc::ENODATA));
+        }
+        let (path, name) = (self.path()?, OsStr::from_bytes(name));
         ROOM.with_borrow_mut(|room| {
             let read =
                 if self.follow() { getxattr(path, name, &mut room[..]) } else { lgetxattr(path, name, &mut room[..]) };
@@ -73,10 +78,13 @@ impl Subject {
     /// The names of all, the file's own and ours; `privileged` callers see those that are trusted too (xattr(7)).
     pub(super) fn list(&self, privileged: bool) -> io::Result<Vec<u8>> {
         let mut names = vec![0u8; MAX_BYTES];
-        let read = if self.follow() {
-            listxattr(self.path(), &mut names[..])
-        } else {
-            llistxattr(self.path(), &mut names[..])
+        let read = match &*self.dir {
+            Handle::Object(dir) => {
+                names = dir.xattrs(self.name.as_ref().map(|(name, _)| name.to_bytes()));
+                Ok(names.len())
+            }
+            Handle::Local(_) if self.follow() => listxattr(self.path()?, &mut names[..]),
+            Handle::Local(_) => llistxattr(self.path()?, &mut names[..]),
         };
         // A file system without xattrs has none; ours are there all the same.
         names.truncate(match read {

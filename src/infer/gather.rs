@@ -223,11 +223,12 @@ impl Look for SourceLook {
     }
 
     fn head(&self, path: &[u8]) -> Option<Vec<u8>> {
-        use std::io::Read;
-        self.size(path)?;
-        let fd = self.at(path, |dir, name| self.0.open_file(dir, &c_name(name), true).ok())?;
-        let mut head = Vec::new();
-        std::fs::File::from(fd).take(CONTAINS_BYTES).read_to_end(&mut head).ok()?;
+        let size = self.size(path)?;
+        let file = self.at(path, |dir, name| self.0.open_file(dir, &c_name(name), true).ok())?;
+        // Files of `/proc` and the like say that they are empty.
+        let mut head = vec![0; usize::try_from(CONTAINS_BYTES.min(size.max(4096))).ok()?];
+        let read = file.read_full(&mut head, 0).ok()?;
+        head.truncate(read);
         Some(head)
     }
 }

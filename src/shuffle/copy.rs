@@ -13,7 +13,7 @@ use rustix::io::Errno;
 
 use super::Lost;
 use super::inventory::{Item, What, changed};
-use crate::source::{Handle, Source, Stat};
+use crate::source::{File, Source, Stat};
 
 /// How much is copied before progress is told, in bytes.
 const PIECE: usize = 8 << 20;
@@ -30,21 +30,21 @@ const ACCESS_LISTS: [&CStr; 2] = [c"system.posix_acl_access", c"system.posix_acl
 /// Those of both file systems; of the kind `Other` if the file does not come to rest.
 pub(super) fn file(
     source: &dyn Source,
-    original: &Handle,
+    original: &File,
     item: &Item,
     (to, name): (&OwnedFd, &CStr),
     lost: &Lost,
     copied: &AtomicU64,
 ) -> io::Result<()> {
-    let mut before = source.stat_dir(original)?;
+    let mut before = source.stat_file(original)?;
     if !before.is_file() || (before.dev, before.ino) != (item.stat.dev, item.stat.ino) {
         return Err(changed());
     }
     let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::CLOEXEC | OFlags::NOFOLLOW;
     let copy = rustix::fs::openat(to, name, flags, Mode::RUSR | Mode::WUSR)?;
     for again in [true, false] {
-        data(&original.0, &copy, before.size, copied)?;
-        let after = source.stat_dir(original)?;
+        data(original, &copy, before.size, copied)?;
+        let after = source.stat_file(original)?;
         let version = |stat: &Stat| (stat.size, stat.mtime, stat.ctime);
         if version(&before) == version(&after) {
             break;
@@ -55,14 +55,18 @@ pub(super) fn file(
         rustix::fs::ftruncate(&copy, 0)?;
         before = after;
     }
-    attributes(original.0.as_fd(), copy.as_fd(), &before, lost)
+    attributes(original.local().ok(), copy.as_fd(), &before, lost)
 }
 
 /// Copies what is in a file; what is told as copied is its whole size in the end.
-fn data(from: &OwnedFd, to: &OwnedFd, size: u64, copied: &AtomicU64) -> io::Result<()> {
+fn data(from: &File, to: &OwnedFd, size: u64, copied: &AtomicU64) -> io::Result<()> {
     if size == 0 {
         return Ok(());
     }
+    let File::Local(from) = from else {
+        by_hand(from, to, 0, size, copied)?;
+        return Ok(rustix::fs::ftruncate(to, size)?);
+    };
     if rustix::fs::ioctl_ficlone(to, from).is_ok() {
         copied.fetch_add(size, Ordering::Relaxed);
         return Ok(());
@@ -108,20 +112,42 @@ fn piece(from: &OwnedFd, to: &OwnedFd, begin: u64, end: u64, copied: &AtomicU64)
             Err(_) => break,
         }
     }
+    by_hand(from, to, at, end, copied)
+}
+
+/// Copies from `at` to `end` through a buffer; false if the file ends before.
+fn by_hand(from: &impl ReadAt, to: &OwnedFd, mut at: u64, end: u64, copied: &AtomicU64) -> io::Result<bool> {
     let mut buffer = vec![0; if at < end { BUFFER } else { 0 }];
     while at < end {
         let length = usize::try_from(end - at).unwrap_or(BUFFER).min(BUFFER);
-        let read = match rustix::io::pread(from, &mut buffer[..length], at) {
+        let read = match from.read_at(&mut buffer[..length], at) {
             Ok(0) => return Ok(false),
             Ok(read) => read,
-            Err(Errno::INTR) => continue,
-            Err(error) => return Err(error.into()),
+            Err(error) => return Err(error),
         };
         write_all(to, &buffer[..read], at)?;
         at += read as u64;
         copied.fetch_add(read as u64, Ordering::Relaxed);
     }
     Ok(true)
+}
+
+/// What is read from any place.
+trait ReadAt {
+    /// Reads some bytes; none at the end alone.
+    fn read_at(&self, into: &mut [u8], offset: u64) -> io::Result<usize>;
+}
+
+impl ReadAt for OwnedFd {
+    fn read_at(&self, into: &mut [u8], offset: u64) -> io::Result<usize> {
+        Ok(rustix::io::retry_on_intr(|| rustix::io::pread(self, &mut *into, offset))?)
+    }
+}
+
+impl ReadAt for File {
+    fn read_at(&self, into: &mut [u8], offset: u64) -> io::Result<usize> {
+        self.read_full(into, offset)
+    }
 }
 
 fn write_all(to: &OwnedFd, mut bytes: &[u8], mut at: u64) -> io::Result<()> {
@@ -170,13 +196,13 @@ pub(super) fn other(item: &Item, to: &OwnedFd, name: &CStr, lost: &Lost) -> io::
 ///
 /// # Errors
 /// Those of both file systems; what the one copied to cannot hold is noted as lost instead.
-pub(super) fn attributes(from: BorrowedFd<'_>, to: BorrowedFd<'_>, stat: &Stat, lost: &Lost) -> io::Result<()> {
+pub(super) fn attributes(from: Option<BorrowedFd<'_>>, to: BorrowedFd<'_>, stat: &Stat, lost: &Lost) -> io::Result<()> {
     let (uid, gid) = owner(stat);
     // A change of owner takes set-id bits and capabilities away, so that it comes first.
     lost.unless(rustix::fs::fchown(to, uid, gid), "owners")?;
     lost.unless(rustix::fs::fchmod(to, Mode::from_raw_mode(stat.mode & 0o7777)), "modes")?;
-    let names = xattr_names(from)?;
-    for name in &names {
+    let names = from.map_or(Ok(Vec::new()), xattr_names)?;
+    for (from, name) in from.iter().flat_map(|from| names.iter().map(move |name| (from, name))) {
         let mut value = vec![0; MAX_BYTES];
         let read = match fgetxattr(from, name.as_c_str(), &mut value[..]) {
             Ok(read) => read,

@@ -292,14 +292,14 @@ pub fn names(dir: std::os::fd::BorrowedFd<'_>) -> io::Result<Vec<CString>> {
 /// Those of the file system.
 pub fn survey(dir: OwnedFd) -> io::Result<BTreeMap<Vec<u8>, Entry>> {
     // The same calls as for sources, without their root.
-    let (source, root) = (LocalSource::new("/"), Handle(dir));
+    let (source, root) = (LocalSource::new("/"), Handle::Local(dir));
     let mut entries = BTreeMap::new();
     entries.insert(Vec::new(), Entry { stat: source.stat_dir(&root)?, text: None });
     let mut waiting: Vec<Vec<u8>> = vec![Vec::new()];
     while let Some(path) = waiting.pop() {
         let way = if path.is_empty() { c".".to_owned() } else { c_name(&path) };
         let handle = source.open_dir(&root, &way)?;
-        for name in names(handle.0.as_fd())? {
+        for name in names(handle.local()?)? {
             let below = match &*path {
                 b"" => name.to_bytes().to_vec(),
                 path => [path, b"/", name.to_bytes()].concat(),

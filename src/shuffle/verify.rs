@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 use std::ffi::CStr;
 use std::io;
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::BorrowedFd;
 
 use rayon::prelude::*;
 use rustix::fs::Advice;
@@ -15,7 +15,7 @@ use super::inventory::{Inventory, Item, What};
 use super::plan::{Step, hard_links, steps};
 use crate::listing::c_name;
 use crate::source::local::LocalSource;
-use crate::source::{Handle, Source, Stat};
+use crate::source::{File, Handle, Source, Stat};
 
 /// How much is compared at a time, in bytes.
 const BUFFER: usize = 256 << 10;
@@ -32,7 +32,8 @@ pub(super) fn verify(
     shown: &[u8],
 ) -> Result<(), Failure> {
     let failed = |path: &[u8], error: io::Error| Failure::at(&[shown, b"/", path].concat(), &error);
-    let there = survey(to.0.try_clone().map_err(|error| failed(b"", error))?).map_err(|error| failed(b"", error))?;
+    let there = survey(to.local().and_then(|to| to.try_clone_to_owned()).map_err(|error| failed(b"", error))?)
+        .map_err(|error| failed(b"", error))?;
     let wanted: BTreeSet<Vec<u8>> = steps(inventory).map(|step: Step<'_>| step.path()).collect();
     if let Some(extra) = there.keys().find(|path| !wanted.contains(*path)) {
         return Err(Failure::new(&[shown, b"/", extra].concat(), "is not in the match"));
@@ -56,7 +57,7 @@ pub(super) fn verify(
         let original = inventory.open(source, from, at).map_err(|error| failed(&folder.path, error))?;
         let path = if folder.path.is_empty() { c".".to_owned() } else { c_name(&folder.path) };
         let copy = copies.open_dir(to, &path).map_err(|error| failed(&folder.path, error))?;
-        same_attributes(source, original.0.as_fd(), copy.0.as_fd())
+        same_attributes((source.stat_dir(&original), copies.stat_dir(&copy)), (original.local().ok(), copy.local()))
             .map_err(|error| failed(&folder.path, error))?
             .map_or(Ok(()), |what| Err(differs(shown, &folder.path, &what)))?;
         folder.items.par_iter().try_for_each(|item| {
@@ -85,11 +86,12 @@ fn same(
         What::File { linked } => {
             let from = source.open_file(original, &name, *linked)?;
             let to = copies.open_file(copy, &name, false)?;
-            if let Some(what) = same_attributes(source, from.as_fd(), to.as_fd())? {
+            let stats = (source.stat_file(&from), copies.stat_file(&to));
+            if let Some(what) = same_attributes(stats, (from.local().ok(), to.local()))? {
                 return Ok(Some(what));
             }
             // What is still to be written is, so that what is read comes from the disk.
-            let _ = rustix::fs::fadvise(&to, 0, None, Advice::DontNeed);
+            let _ = rustix::fs::fadvise(to.local()?, 0, None, Advice::DontNeed);
             Ok(same_bytes(&from, &to)?.map(|at| format!("differs from byte {at} on")))
         }
         What::Link(text) => {
@@ -122,11 +124,15 @@ fn differing(from: &Stat, to: &Stat) -> Option<String> {
     Some(what.into())
 }
 
-fn same_attributes(source: &dyn Source, from: BorrowedFd<'_>, to: BorrowedFd<'_>) -> io::Result<Option<String>> {
-    let stat = |fd: BorrowedFd<'_>| source.stat_dir(&Handle(fd.try_clone_to_owned()?));
-    if let Some(what) = differing(&stat(from)?, &stat(to)?) {
+/// What is different in attributes, extended ones too where the original can have any.
+fn same_attributes(
+    (from_stat, to_stat): (io::Result<Stat>, io::Result<Stat>),
+    (from, to): (Option<BorrowedFd<'_>>, io::Result<BorrowedFd<'_>>),
+) -> io::Result<Option<String>> {
+    if let Some(what) = differing(&from_stat?, &to_stat?) {
         return Ok(Some(what));
     }
+    let (Some(from), to) = (from, to?) else { return Ok(None) };
     let (names, copied) = (xattr_names(from)?, xattr_names(to)?);
     let all: BTreeSet<&CStr> = names.iter().chain(&copied).map(|name| &**name).collect();
     let other = all.into_iter().find(|name| xattr(from, name) != xattr(to, name));
@@ -134,11 +140,11 @@ fn same_attributes(source: &dyn Source, from: BorrowedFd<'_>, to: BorrowedFd<'_>
 }
 
 /// The first byte in which two files differ.
-fn same_bytes(from: &OwnedFd, to: &OwnedFd) -> io::Result<Option<u64>> {
+fn same_bytes(from: &File, to: &File) -> io::Result<Option<u64>> {
     let (mut ours, mut theirs) = (vec![0; BUFFER], vec![0; BUFFER]);
     let mut at = 0u64;
     loop {
-        let (a, b) = (fill(from, &mut ours, at)?, fill(to, &mut theirs, at)?);
+        let (a, b) = (from.read_full(&mut ours, at)?, to.read_full(&mut theirs, at)?);
         if ours[..a] != theirs[..b] {
             let common = ours[..a].iter().zip(&theirs[..b]).take_while(|(a, b)| a == b).count();
             return Ok(Some(at + common as u64));
@@ -148,17 +154,4 @@ fn same_bytes(from: &OwnedFd, to: &OwnedFd) -> io::Result<Option<u64>> {
         }
         at += a as u64;
     }
-}
-
-fn fill(fd: &OwnedFd, buffer: &mut [u8], at: u64) -> io::Result<usize> {
-    let mut filled = 0;
-    while filled < buffer.len() {
-        match rustix::io::pread(fd, &mut buffer[filled..], at + filled as u64) {
-            Ok(0) => break,
-            Ok(read) => filled += read,
-            Err(rustix::io::Errno::INTR) => {}
-            Err(error) => return Err(error.into()),
-        }
-    }
-    Ok(filled)
 }

@@ -113,7 +113,7 @@ impl Writing<'_> {
         };
         let original = self.source.open_file(from, &name, linked);
         let original = original.map_err(|error| Failure::at(&[self.origin, b"/", path].concat(), &error))?;
-        copy::file(self.source, &Handle(original), item, (to, &name), self.lost, &self.copied.bytes).map_err(failed)?;
+        copy::file(self.source, &original, item, (to, &name), self.lost, &self.copied.bytes).map_err(failed)?;
         self.copied.files.fetch_add(1, Ordering::Relaxed);
         Ok(())
     }
@@ -140,7 +140,7 @@ impl Writing<'_> {
         for (at, folder) in self.inventory.folders.iter().enumerate().rev() {
             let done = self.inventory.open(self.source, self.from, at).and_then(|from| {
                 let to = open_below(self.root, &folder.path)?;
-                copy::attributes(from.0.as_fd(), to.as_fd(), &folder.stat, self.lost)
+                copy::attributes(from.local().ok(), to.as_fd(), &folder.stat, self.lost)
             });
             done.map_err(|error| self.failed(&folder.path, &error))?;
         }
@@ -152,5 +152,5 @@ impl Writing<'_> {
 pub(super) fn open_below(root: &OwnedFd, path: &[u8]) -> io::Result<OwnedFd> {
     let path = if path.is_empty() { c".".to_owned() } else { c_name(path) };
     // The same calls as for sources, without their root.
-    Ok(LocalSource::new("/").open_dir(&Handle(root.try_clone()?), &path)?.0)
+    Ok(LocalSource::new("/").open_dir(&Handle::Local(root.try_clone()?), &path)?.local()?.try_clone_to_owned()?)
 }

@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use rustix::fs::{AtFlags, FileType, Mode, OFlags, RawDir, ResolveFlags, StatxFlags};
 use rustix::io::Errno;
 
-use super::{Handle, ListBuffer, RawKind, Source, Stat};
+use super::{File, Handle, ListBuffer, RawKind, Source, Stat};
 use crate::automaton::{CONTAINS_BYTES, Test};
 use crate::entry::Kind;
 
@@ -35,45 +35,48 @@ impl LocalSource {
 
 impl Source for LocalSource {
     fn open_root(&self) -> io::Result<Handle> {
-        Ok(Handle(rustix::fs::open(&self.root, DIR.difference(OFlags::NOFOLLOW), Mode::empty())?))
+        Ok(Handle::Local(rustix::fs::open(&self.root, DIR.difference(OFlags::NOFOLLOW), Mode::empty())?))
     }
 
     fn open_dir(&self, base: &Handle, tail: &CStr) -> io::Result<Handle> {
+        let base = base.local()?;
         if tail.to_bytes().contains(&b'/') {
             // Several components: none of them may have become a link meanwhile.
             let resolve = ResolveFlags::BENEATH | ResolveFlags::NO_SYMLINKS | ResolveFlags::NO_MAGICLINKS;
-            match rustix::fs::openat2(&base.0, tail, DIR, Mode::empty(), resolve) {
+            match rustix::fs::openat2(base, tail, DIR, Mode::empty(), resolve) {
                 // Older kernels and some sandboxes have no openat2, and no path may pass 4 KiB: one component at a time
                 // is as safe.
                 Err(Errno::NOSYS | Errno::PERM | Errno::NAMETOOLONG) => {}
-                opened => return Ok(Handle(opened?)),
+                opened => return Ok(Handle::Local(opened?)),
             }
             let mut fd: Option<OwnedFd> = None;
             for name in tail.to_bytes().split(|byte| *byte == b'/') {
-                let base = fd.as_ref().map_or(base.0.as_fd(), |fd| fd.as_fd());
+                let base = fd.as_ref().map_or(base, |fd| fd.as_fd());
                 fd = Some(rustix::fs::openat(base, name, DIR, Mode::empty())?);
             }
-            return fd.map(Handle).ok_or_else(|| Errno::NOENT.into());
+            return fd.map(Handle::Local).ok_or_else(|| Errno::NOENT.into());
         }
-        Ok(Handle(rustix::fs::openat(&base.0, tail, DIR, Mode::empty())?))
+        Ok(Handle::Local(rustix::fs::openat(base, tail, DIR, Mode::empty())?))
     }
 
     fn open_again(&self, dir: &Handle) -> io::Result<Handle> {
-        match rustix::fs::openat(&dir.0, c".", DIR, Mode::empty()) {
+        let dir = dir.local()?;
+        match rustix::fs::openat(dir, c".", DIR, Mode::empty()) {
             Err(Errno::ACCESS) => {
-                let link = format!("/proc/self/fd/{}", dir.0.as_raw_fd());
-                Ok(Handle(rustix::fs::open(link, DIR.difference(OFlags::NOFOLLOW), Mode::empty())?))
+                let link = format!("/proc/self/fd/{}", dir.as_raw_fd());
+                Ok(Handle::Local(rustix::fs::open(link, DIR.difference(OFlags::NOFOLLOW), Mode::empty())?))
             }
-            opened => Ok(Handle(opened?)),
+            opened => Ok(Handle::Local(opened?)),
         }
     }
 
     fn open_link(&self, dir: &Handle, name: &CStr) -> io::Result<Handle> {
-        Ok(Handle(rustix::fs::openat(&dir.0, name, DIR.difference(OFlags::NOFOLLOW), Mode::empty())?))
+        Ok(Handle::Local(rustix::fs::openat(dir.local()?, name, DIR.difference(OFlags::NOFOLLOW), Mode::empty())?))
     }
 
     fn list(&self, dir: &Handle, buffer: &mut ListBuffer, each: &mut dyn FnMut(&CStr, RawKind, u64)) -> io::Result<()> {
-        let mut entries = RawDir::new(&dir.0, &mut buffer.0);
+        let dir = dir.local()?;
+        let mut entries = RawDir::new(dir, &mut buffer.0);
         while let Some(entry) = entries.next() {
             let entry = entry?;
             let name = entry.file_name();
@@ -84,7 +87,7 @@ impl Source for LocalSource {
                 FileType::RegularFile => RawKind::File,
                 FileType::Directory => RawKind::Dir,
                 FileType::Symlink => RawKind::Link,
-                FileType::Unknown => match rustix::fs::statat(&dir.0, name, AtFlags::SYMLINK_NOFOLLOW) {
+                FileType::Unknown => match rustix::fs::statat(dir, name, AtFlags::SYMLINK_NOFOLLOW) {
                     Ok(stat) => match FileType::from_raw_mode(stat.st_mode) {
                         FileType::RegularFile => RawKind::File,
                         FileType::Directory => RawKind::Dir,
@@ -103,24 +106,25 @@ impl Source for LocalSource {
     }
 
     fn link_kind(&self, dir: &Handle, name: &CStr) -> Kind {
-        match rustix::fs::statat(&dir.0, name, AtFlags::empty()) {
+        let Ok(dir) = dir.local() else { return Kind::LinkFile };
+        match rustix::fs::statat(dir, name, AtFlags::empty()) {
             Ok(stat) if FileType::from_raw_mode(stat.st_mode) == FileType::Directory => Kind::LinkDir,
             _ => Kind::LinkFile,
         }
     }
 
     fn path_of(&self, dir: &Handle) -> io::Result<Vec<u8>> {
-        let link = format!("/proc/self/fd/{}", dir.0.as_raw_fd());
+        let link = format!("/proc/self/fd/{}", dir.local()?.as_raw_fd());
         Ok(rustix::fs::readlink(link, Vec::new())?.into_bytes())
     }
 
     fn identity(&self, dir: &Handle) -> io::Result<(u64, u64)> {
-        let stat = rustix::fs::fstat(&dir.0)?;
+        let stat = rustix::fs::fstat(dir.local()?)?;
         Ok((stat.st_dev, stat.st_ino))
     }
 
     fn test(&self, dir: &Handle, name: &CStr, test: &Test) -> io::Result<bool> {
-        let stat = match rustix::fs::statat(&dir.0, name, AtFlags::empty()) {
+        let stat = match rustix::fs::statat(dir.local()?, name, AtFlags::empty()) {
             Ok(stat) => stat,
             Err(Errno::NOENT | Errno::LOOP | Errno::NOTDIR) => return Ok(false),
             Err(error) => return Err(error.into()),
@@ -153,7 +157,7 @@ impl Source for LocalSource {
     fn stat_beneath(&self, dir: &Handle, path: &CStr) -> io::Result<Stat> {
         let resolve = ResolveFlags::BENEATH | ResolveFlags::NO_SYMLINKS | ResolveFlags::NO_MAGICLINKS;
         let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-        match rustix::fs::openat2(&dir.0, path, flags, Mode::empty(), resolve) {
+        match rustix::fs::openat2(dir.local()?, path, flags, Mode::empty(), resolve) {
             Ok(fd) => statx(fd.as_fd(), c"", AtFlags::EMPTY_PATH),
             // As in open_dir.
             Err(Errno::NOSYS | Errno::PERM | Errno::NAMETOOLONG) => self.stat_dir(&self.open_dir(dir, path)?),
@@ -163,19 +167,23 @@ impl Source for LocalSource {
 
     fn stat(&self, dir: &Handle, name: &CStr, follow: bool) -> io::Result<Stat> {
         let flags = if follow { AtFlags::empty() } else { AtFlags::SYMLINK_NOFOLLOW };
-        statx(dir.0.as_fd(), name, flags | AtFlags::NO_AUTOMOUNT)
+        statx(dir.local()?, name, flags | AtFlags::NO_AUTOMOUNT)
     }
 
     fn stat_dir(&self, dir: &Handle) -> io::Result<Stat> {
-        statx(dir.0.as_fd(), c"", AtFlags::EMPTY_PATH)
+        statx(dir.local()?, c"", AtFlags::EMPTY_PATH)
     }
 
     fn read_link(&self, dir: &Handle, name: &CStr) -> io::Result<Vec<u8>> {
-        Ok(rustix::fs::readlinkat(&dir.0, name, Vec::new())?.into_bytes())
+        Ok(rustix::fs::readlinkat(dir.local()?, name, Vec::new())?.into_bytes())
     }
 
-    fn open_file(&self, dir: &Handle, name: &CStr, follow: bool) -> io::Result<OwnedFd> {
-        open(dir, name, follow)
+    fn open_file(&self, dir: &Handle, name: &CStr, follow: bool) -> io::Result<File> {
+        open(dir, name, follow).map(File::Local)
+    }
+
+    fn stat_file(&self, file: &File) -> io::Result<Stat> {
+        statx(file.local()?, c"", AtFlags::EMPTY_PATH)
     }
 }
 
@@ -185,20 +193,34 @@ fn open(dir: &Handle, name: &CStr, follow: bool) -> io::Result<OwnedFd> {
     if !follow {
         flags |= OFlags::NOFOLLOW;
     }
-    Ok(rustix::fs::openat(&dir.0, name, flags, Mode::empty())?)
+    Ok(rustix::fs::openat(dir.local()?, name, flags, Mode::empty())?)
 }
 
-fn read_at(fd: &OwnedFd, into: &mut [u8], offset: u64) -> io::Result<usize> {
+/// Fills the buffer up to the end of the file, or until something fails; gives how much that is, and what failed.
+fn fill(fd: &OwnedFd, into: &mut [u8], offset: u64) -> (usize, io::Result<()>) {
     let mut filled = 0;
     while filled < into.len() {
         match rustix::io::pread(fd, &mut into[filled..], offset.saturating_add(filled as u64)) {
             Ok(0) => break,
             Ok(read) => filled += read,
             Err(Errno::INTR) => {}
-            Err(error) => return Err(error.into()),
+            Err(error) => return (filled, Err(error.into())),
         }
     }
-    Ok(filled)
+    (filled, Ok(()))
+}
+
+fn read_at(fd: &OwnedFd, into: &mut [u8], offset: u64) -> io::Result<usize> {
+    let (filled, done) = fill(fd, into, offset);
+    done.map(|()| filled)
+}
+
+/// See [`File::read_full`].
+pub(super) fn read_full(fd: &OwnedFd, into: &mut [u8], offset: u64) -> io::Result<usize> {
+    match fill(fd, into, offset) {
+        (0, Err(error)) => Err(error),
+        (filled, _) => Ok(filled),
+    }
 }
 
 fn statx(dir: std::os::fd::BorrowedFd<'_>, name: &CStr, flags: AtFlags) -> io::Result<Stat> {

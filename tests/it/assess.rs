@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::ffi::{CStr, OsStr};
 use std::fs;
 use std::io;
-use std::os::fd::OwnedFd;
+
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 use std::sync::Arc;
@@ -19,7 +19,7 @@ use veinfs::entry::{Kind, RelPath};
 use veinfs::pattern::Pattern;
 use veinfs::pattern::compile::compile;
 use veinfs::source::local::LocalSource;
-use veinfs::source::{Handle, ListBuffer, RawKind, Source, Stat};
+use veinfs::source::{File, Handle, ListBuffer, RawKind, Source, Stat};
 use veinfs::walk::WalkOptions;
 
 use crate::bed::{TestBed, can_mount, deny};
@@ -84,8 +84,12 @@ impl<S: Source> Source for CountingSource<S> {
         self.inner.read_link(dir, name)
     }
 
-    fn open_file(&self, dir: &Handle, name: &CStr, follow: bool) -> io::Result<OwnedFd> {
+    fn open_file(&self, dir: &Handle, name: &CStr, follow: bool) -> io::Result<File> {
         self.inner.open_file(dir, name, follow)
+    }
+
+    fn stat_file(&self, file: &File) -> io::Result<Stat> {
+        self.inner.stat_file(file)
     }
 }
 

@@ -4,14 +4,14 @@ use std::collections::HashSet;
 use std::ffi::{CStr, CString};
 use std::hash::{BuildHasher, BuildHasherDefault, DefaultHasher};
 use std::io;
-use std::os::fd::OwnedFd;
+
 use std::sync::Arc;
 
 use nix::errno::Errno;
 use parking_lot::Mutex;
 use veinfs::automaton::Test;
 use veinfs::entry::Kind;
-use veinfs::source::{Handle, ListBuffer, RawKind, Source, Stat};
+use veinfs::source::{File, Handle, ListBuffer, RawKind, Source, Stat};
 
 /// A source where some directories cannot be opened, whoever asks.
 #[derive(Debug)]
@@ -65,8 +65,12 @@ macro_rules! as_inside {
             self.inner.read_link(dir, name)
         }
 
-        fn open_file(&self, dir: &Handle, name: &CStr, follow: bool) -> io::Result<OwnedFd> {
+        fn open_file(&self, dir: &Handle, name: &CStr, follow: bool) -> io::Result<File> {
             self.inner.open_file(dir, name, follow)
+        }
+
+        fn stat_file(&self, file: &File) -> io::Result<Stat> {
+            self.inner.stat_file(file)
         }
     };
 }

@@ -12,6 +12,7 @@ mod explaining;
 mod faults;
 mod following;
 mod generate;
+mod handles;
 mod holding;
 mod indexing;
 mod inferring;

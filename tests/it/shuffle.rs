@@ -4,8 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::{CStr, OsStr, OsString};
 use std::fs;
 use std::io::{self, Write};
-use std::os::fd::OwnedFd;
-use std::os::unix::ffi::OsStrExt;
+use std::os::fd::AsRawFd;
 use std::os::unix::fs::{FileExt, MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
@@ -25,7 +24,7 @@ use veinfs::pattern::load::{Format, load_text};
 use veinfs::shuffle::dest::Dest;
 use veinfs::shuffle::{Copied, Job, Shuffle, ShuffleOptions};
 use veinfs::source::local::LocalSource;
-use veinfs::source::{Handle, ListBuffer, RawKind, Source, Stat};
+use veinfs::source::{File, Handle, ListBuffer, RawKind, Source, Stat};
 use veinfs::walk::{Found, WalkOptions};
 
 use crate::bed::{Output, TestBed, can_mount, deny, eventually, has, is_root, names};
@@ -572,24 +571,30 @@ impl Source for RestlessSource {
     }
 
     fn stat_dir(&self, dir: &Handle) -> io::Result<Stat> {
-        let stat = self.inner.stat_dir(dir)?;
-        let more = |left: u32| left.checked_sub(1);
-        if stat.is_file() && self.grows.fetch_update(Ordering::Relaxed, Ordering::Relaxed, more).is_ok() {
-            let path = self.inner.path_of(dir)?;
-            fs::OpenOptions::new().append(true).open(OsStr::from_bytes(&path))?.write_all(b"+")?;
-        }
-        Ok(stat)
+        self.inner.stat_dir(dir)
     }
 
     fn read_link(&self, dir: &Handle, name: &CStr) -> io::Result<Vec<u8>> {
         self.inner.read_link(dir, name)
     }
 
-    fn open_file(&self, dir: &Handle, name: &CStr, follow: bool) -> io::Result<OwnedFd> {
+    fn open_file(&self, dir: &Handle, name: &CStr, follow: bool) -> io::Result<File> {
         if let Some(path) = self.comes.lock().take() {
             fs::write(path, "late")?;
         }
         self.inner.open_file(dir, name, follow)
+    }
+
+    fn stat_file(&self, file: &File) -> io::Result<Stat> {
+        let stat = self.inner.stat_file(file)?;
+        let more = |left: u32| left.checked_sub(1);
+        if let File::Local(fd) = file
+            && self.grows.fetch_update(Ordering::Relaxed, Ordering::Relaxed, more).is_ok()
+        {
+            let path = format!("/proc/self/fd/{}", fd.as_raw_fd());
+            fs::OpenOptions::new().append(true).open(path)?.write_all(b"+")?;
+        }
+        Ok(stat)
     }
 }
 

@@ -28,6 +28,7 @@ mod format;
 #[cfg(test)]
 mod tests;
 
+pub(in crate::source::object) use compare::after;
 pub use compare::{Difference, compare};
 
 /// Blocks that are kept in memory, in all; a block has some 16 KiB.

@@ -305,7 +305,9 @@ fn text(site: &Site, path: &str) -> String {
 
 fn resolved(site: &Site, path: &str, how: ResolveFlags) -> String {
     said_as(open(&site.root, OFlags::PATH), |root| {
-        said(rustix::fs::openat2(&root, path, OFlags::RDONLY, Mode::empty(), how))
+        // Something was renamed or mounted anywhere meanwhile: the kernel asks for another try (openat2(2), EAGAIN).
+        let opened = std::iter::repeat_with(|| rustix::fs::openat2(&root, path, OFlags::RDONLY, Mode::empty(), how));
+        said(opened.take(1000).find(|opened| !matches!(opened, Err(Errno::AGAIN))).unwrap_or(Err(Errno::AGAIN)))
     })
 }
 

@@ -130,7 +130,7 @@ impl Trees {
         while !right() && begun.elapsed() < crate::bed::LIMIT {
             std::thread::sleep(Duration::from_millis(5));
         }
-        assert!(right(), "{}: {last}", step.name);
+        assert!(right(), "{}: {last}\n{}", step.name, self.bed.status());
     }
 }
 
