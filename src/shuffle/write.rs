@@ -152,5 +152,5 @@ impl Writing<'_> {
 pub(super) fn open_below(root: &OwnedFd, path: &[u8]) -> io::Result<OwnedFd> {
     let path = if path.is_empty() { c".".to_owned() } else { c_name(path) };
     // The same calls as for sources, without their root.
-    Ok(LocalSource::new("/").open_dir(&Handle::Local(root.try_clone()?), &path)?.local()?.try_clone_to_owned()?)
+    LocalSource::new("/").open_dir(&Handle::Local(root.try_clone()?), &path)?.local()?.try_clone_to_owned()
 }

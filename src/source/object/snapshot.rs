@@ -435,7 +435,7 @@ impl Cursor {
     ///
     /// # Errors
     /// As [`Snapshot::seek`].
-    pub fn next(&mut self) -> io::Result<()> {
+    pub fn advance(&mut self) -> io::Result<()> {
         let Some(block) = &self.block else { return Ok(()) };
         match block.read(self.next, &mut self.key)? {
             Some((_, next)) => (self.place, self.next) = (self.next, next),
@@ -461,7 +461,7 @@ impl Cursor {
         let from = self.block.as_ref().expect("there is one").before(key)?;
         self.enter_at(from)?;
         while self.key().is_some_and(|own| own < key) {
-            self.next()?;
+            self.advance()?;
         }
         Ok(())
     }

@@ -223,7 +223,7 @@ impl Dir {
                         let meta = cursor.meta()?.map(|meta| meta.to_meta()).unwrap_or_default();
                         waiting.push((rest.to_vec(), meta));
                     }
-                    cursor.next()?;
+                    cursor.advance()?;
                 }
             }
         }

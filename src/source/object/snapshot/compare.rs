@@ -53,8 +53,8 @@ pub fn compare(old: &Arc<Snapshot>, new: &Arc<Snapshot>, most: usize) -> io::Res
                     let (dir, name) = split(now.key().expect("both have one"));
                     found.push(Difference::Content { dir: dir.into(), name: name.into() });
                 }
-                before.next()?;
-                now.next()?;
+                before.advance()?;
+                now.advance()?;
             }
         }
     }
@@ -77,7 +77,7 @@ fn one_sided(cursor: &mut Cursor, other: &Arc<Snapshot>, found: &mut Vec<Differe
         let (dir, name) = split(&key);
         found.push(Difference::Entry { dir: dir.into(), name: name.into(), is_dir: false });
     }
-    cursor.next()
+    cursor.advance()
 }
 
 /// Directory and name.

@@ -38,7 +38,7 @@ fn all(snapshot: &Arc<Snapshot>, from: &[u8]) -> Vec<(Vec<u8>, Meta)> {
     let mut found = Vec::new();
     while let Some(key) = cursor.key() {
         found.push((key.to_vec(), cursor.meta().expect("sound").expect("there").to_meta()));
-        cursor.next().expect("sound");
+        cursor.advance().expect("sound");
     }
     found
 }
@@ -154,7 +154,7 @@ fn a_damaged_file_is_none() {
             let mut found = Model::new();
             while let Some(key) = cursor.key() {
                 found.insert(key.to_vec(), cursor.meta()?.expect("there").to_meta());
-                cursor.next()?;
+                cursor.advance()?;
             }
             Ok(found)
         });
