@@ -4,6 +4,8 @@ use std::fs;
 use std::path::PathBuf;
 use std::process::Command;
 
+use rustix::mount::{MountFlags, mount_remount};
+
 use crate::bed::{Output, TestBed, can_mount, eventually, has, is_root};
 
 const PATTERN: &str = "name: run\nfiles: [data.csv]\ndirectories: [{directory_name: d, files: [in]}]\n";
@@ -75,9 +77,10 @@ impl Handles {
 
 const ALL: [&str; 8] = ["", "run", "run/x", "run/y", "run/x/data.csv", "run/y/d", "run/y/d/in", "run/y/data.csv"];
 
-/// Makes the kernel forget what nobody uses.
-fn forget_all() {
-    fs::write("/proc/sys/vm/drop_caches", "2").expect("the right to");
+/// Makes the kernel forget what nobody uses of one mount, as a remount does.
+fn forget_all(bed: &TestBed) {
+    let flags = MountFlags::RDONLY | MountFlags::NOSUID | MountFlags::NODEV;
+    mount_remount(&bed.mnt, flags, c"").expect("the right to");
 }
 
 #[test]
@@ -90,7 +93,7 @@ fn handles_lead_back_after_the_kernel_forgot_and_after_a_remount() {
     assert_eq!(content, wanted);
     let held = || handles.bed.status()["reads"]["inodes"].as_u64().expect("a number");
     eventually("the kernel has forgotten", || {
-        forget_all();
+        forget_all(&handles.bed);
         held() <= 1
     });
     // The deepest first: nothing above it is known.
@@ -104,7 +107,7 @@ fn handles_lead_back_after_the_kernel_forgot_and_after_a_remount() {
     again.reverse();
     assert_eq!(again, opened, "after a remount");
     eventually("what was looked through is forgotten", || {
-        forget_all();
+        forget_all(&handles.bed);
         held() <= 1
     });
 }
