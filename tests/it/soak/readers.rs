@@ -163,6 +163,8 @@ while os.path.exists(going):
             text = pages[:]
     except OSError as error:
         if error.errno in (errno.ENOTCONN, errno.ECONNABORTED): break
+        # Where fstat fails, mmap.mmap does not say so and maps no bytes.
+        if error.errno == errno.EINVAL and not os.path.isdir(mnt + "/run"): break
         if error.errno not in (errno.ENOENT, errno.ENOTDIR, errno.ESTALE): print(path, error)
         continue
     line = text[:text.index(b"\n") + 1]
