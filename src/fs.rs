@@ -52,6 +52,7 @@ mod reach;
 mod refresh;
 mod serve;
 mod share;
+mod waiting;
 mod wire;
 mod xattr;
 
@@ -116,6 +117,7 @@ pub struct VeinFs {
     devices: Arc<Devices>,
     scratch: ScratchPool,
     opened: Opened,
+    waiting: Arc<waiting::Waiting>,
     habits: Habits,
     /// What tells of changes, for each source.
     watches: Vec<Arc<dyn Watching>>,
@@ -167,6 +169,7 @@ impl VeinFs {
             listings: Arc::new(Cache::new(4096)),
             devices: Arc::new(devices),
             opened: Opened::default(),
+            waiting: Arc::default(),
             habits: Habits::default(),
             watches,
             epochs: Arc::default(),

@@ -90,6 +90,13 @@ impl Identity {
     }
 }
 
+/// Where the listing of the source at a place among the sources is kept, beside the index.
+pub fn listing_path(index: &Path, source: usize) -> PathBuf {
+    let mut path = index.as_os_str().to_owned();
+    path.push(format!(".objects-{source}"));
+    path.into()
+}
+
 /// Where indexes are kept: `$XDG_CACHE_HOME/veinfs`, else `~/.cache/veinfs`, and for root without a home
 /// `/var/cache/veinfs`.
 pub fn cache_directory() -> Option<PathBuf> {

@@ -3,6 +3,7 @@
 //! Readers take the view without a lock; the one writer ([`crate::update`]) publishes the next.
 
 use std::collections::{BTreeMap, VecDeque};
+use std::os::unix::ffi::OsStrExt;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -339,7 +340,8 @@ impl Live {
                 Phase::Complete => ("complete", None),
                 Phase::Away(error) => ("failed", Some(error)),
             };
-            json!({
+            let listing = source.source.as_listed().map(|listed| listed.status());
+            let mut object = json!({
                 "name": printable(&source.name),
                 "path": printable(&source.path_of(&RelPath::root())),
                 "state": name,
@@ -348,7 +350,11 @@ impl Live {
                 "pending": now.pending,
                 "reconciled": now.reconciled.map(seconds),
                 "watch": now.watch,
-            })
+            });
+            if let Some(listing) = listing {
+                object["listing"] = listing;
+            }
+            object
         });
         let busy = |phase: &Phase| matches!(phase, Phase::Scanning | Phase::Reconciling);
         let name = match state.complete {
@@ -396,8 +402,21 @@ impl Live {
             let path = source.path_of(&RelPath::root());
             json!({"kind": "source", "source": printable(&source.name), "path": printable(&path), "message": message})
         });
+        let left_out = self.sources.iter().flat_map(|source| {
+            let listed = source.source.as_listed();
+            listed.map(|listed| listed.left_out()).unwrap_or_default().into_iter().map(|one| {
+                let path = [source.root.as_os_str().as_bytes(), b"/", &one.key].concat();
+                json!({
+                    "kind": "left out",
+                    "source": printable(&source.name),
+                    "path": printable(&path),
+                    "message": one.reason,
+                })
+            })
+        });
         ndjson_lines(
             failed
+                .chain(left_out)
                 .chain(state.troubles.iter().flat_map(|(_, texts)| texts.iter().cloned()))
                 .chain(state.read_errors.iter().cloned()),
         )

@@ -7,6 +7,11 @@ use std::ffi::CStr;
 use std::fmt::Debug;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::path::Path;
+use std::sync::atomic::AtomicBool;
+use std::time::SystemTime;
+
+use serde_json::Value;
 
 use crate::automaton::Test;
 use crate::entry::{Kind, RelPath};
@@ -14,6 +19,8 @@ use crate::listing::c_name;
 
 pub mod local;
 pub mod object;
+
+pub use object::snapshot::Difference;
 
 /// An open directory of a source.
 #[derive(Debug)]
@@ -222,6 +229,56 @@ pub trait Source: Send + Sync + Debug {
 
     /// Attributes of an open file.
     fn stat_file(&self, file: &File) -> io::Result<Stat>;
+
+    /// The same tree, if it is known by listings of all of it.
+    fn as_listed(&self) -> Option<&dyn Listed> {
+        None
+    }
+}
+
+/// A tree that is known by a listing of all of it, which is made anew from time to time and costs requests. Without one
+/// the root cannot be opened (ENOTCONN); between two of them nothing changes.
+pub trait Listed: Send + Sync + Debug {
+    /// Where it is, with all that tells it from others, such as an endpoint. Nothing secret is in it.
+    fn location(&self) -> &[u8];
+
+    /// Takes up the listing that a file holds, if it is one of this tree, and keeps later ones there if `writes`.
+    fn keep_at(&self, path: &Path, writes: bool);
+
+    /// When the listing that there is was begun.
+    fn listed(&self) -> Option<SystemTime>;
+
+    /// Lists all of it again, one thread at a time.
+    ///
+    /// # Errors
+    /// If that is not possible, with a sentence that says why; then the listing before is still there.
+    fn renew(&self, cancelled: &AtomicBool) -> io::Result<Renewed>;
+
+    /// What the last listing has that cannot be shown; the first of it if that is much.
+    fn left_out(&self) -> Vec<LeftOut>;
+
+    /// How it stands, for people.
+    fn status(&self) -> Value;
+}
+
+/// What a listing says against the one before.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Renewed {
+    /// There was none before.
+    First,
+    /// All that is different.
+    Changes(Vec<Difference>),
+    /// More than is told one by one.
+    Much,
+}
+
+/// Something in a listing that cannot be shown.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct LeftOut {
+    /// Its key below the tree's root.
+    pub key: Box<[u8]>,
+    /// Why.
+    pub reason: &'static str,
 }
 
 /// Opens the directory at `path` below the root, through links where `follow` says so.

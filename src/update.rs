@@ -22,6 +22,7 @@ use crate::entry::RelPath;
 use crate::index::{Batch, DirRecord};
 use crate::listing::Scratch;
 use crate::live::{Ask, Live, Phase, Request, SourceState};
+use crate::source::Renewed;
 use crate::tree::restore::Restoring;
 use crate::tree::{MatchChange, NodeId, Outcome};
 use crate::view::catalog::Catalog;
@@ -53,6 +54,8 @@ pub enum Event {
     },
     /// A crawl has come to its end.
     Crawled,
+    /// A source that is listed as a whole was listed again, or could not be.
+    Renewed(std::io::Result<Renewed>),
     /// A watch tells of changes.
     Told {
         /// What changed.
@@ -227,6 +230,11 @@ impl Keeper {
     fn load(&mut self) {
         let Some(store) = &mut self.publisher.store else { return };
         let live = Arc::clone(&self.publisher.live);
+        for (at, source) in live.sources.iter().enumerate() {
+            if let Some(listed) = source.source.as_listed() {
+                listed.keep_at(&crate::index::listing_path(store.path(), at), store.keeps_listings());
+            }
+        }
         let automaton = &*live.automaton;
         let mut restoring: Vec<Restoring> = self.sources.iter().map(|_| Restoring::default()).collect();
         let mut scratch = Scratch::new(automaton);

@@ -130,6 +130,8 @@ pub fn mount(
             let _ = events.send(Event::Told { changes });
         };
         let watch: Arc<dyn Watching> = match watch {
+            // Listings tell.
+            _ if live.sources[at].source.as_listed().is_some() => Arc::new(Unwatched),
             Some(choice) => Arc::new(watch::Watch::start(&live.sources[at].root, choice, Box::new(sink))),
             None => Arc::new(Unwatched),
         };

@@ -161,8 +161,8 @@ impl Node {
         }
     }
 
-    /// True for what is at `path` of its source, or below.
-    pub(crate) fn is_below(&self, path: &[u8]) -> bool {
+    /// The path below its source.
+    pub(crate) fn path(&self) -> Vec<u8> {
         let mut own = self.dir_path();
         if let NodeKind::Leaf { .. } = self.kind {
             if !own.is_empty() {
@@ -170,6 +170,12 @@ impl Node {
             }
             own.extend_from_slice(self.at.lock().name.to_bytes());
         }
+        own
+    }
+
+    /// True for what is at `path` of its source, or below.
+    pub(crate) fn is_below(&self, path: &[u8]) -> bool {
+        let own = self.path();
         own.strip_prefix(path).is_some_and(|rest| path.is_empty() || rest.is_empty() || rest.starts_with(b"/"))
     }
 }

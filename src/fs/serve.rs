@@ -16,6 +16,7 @@ use super::wire::answer::{Answer, Entry, OpenedAs, told_of};
 use super::wire::request::{Call, Request};
 use super::wire::spliced::Pipe;
 use super::wire::{Channel, READ_BYTES};
+use super::node::Node;
 use super::{VeinFs, refresh};
 use crate::source::File;
 use crate::view::inode::is_directory;
@@ -180,6 +181,13 @@ impl Worker {
             Call::RemoveDir(name) => fs.announcer.remove(request.thread, ino, name, Kind::Dir)?,
             Call::Unlink(name) => fs.announcer.remove(request.thread, ino, name, Kind::Link)?,
             Call::Change => return Err(io::Error::from_raw_os_error(libc::EROFS)),
+            Call::Interrupt { unique } => {
+                if fs.waiting.interrupt(*unique) {
+                    channel.refuse(*unique, libc::EINTR);
+                }
+                // Of what is not waited for the answer is on its way.
+                return Ok(Outcome::Done);
+            }
             Call::ReleaseDir | Call::Destroy => {}
             // The kernel does without, and does not ask again.
             Call::Flush | Call::Unknown(_) => return Err(io::Error::from_raw_os_error(libc::ENOSYS)),
@@ -197,6 +205,9 @@ impl Worker {
     ) -> io::Result<Outcome> {
         let size = (size as usize).min(READ_BYTES);
         let (file, whole) = match fs.open_file(handle)? {
+            Open::File { file, node, .. } if matches!(*file, File::Object(_)) => {
+                return Ok(later(fs, channel, request.unique, (file, node), offset, size));
+            }
             Open::File { file, size: whole, .. } => (file, whole),
             Open::Text(text) => {
                 self.answer.data(piece(&text, offset, size));
@@ -239,6 +250,43 @@ impl Worker {
         }
         self.pipe.as_ref().filter(|pipe| length <= pipe.room())
     }
+}
+
+/// Has an object read; whoever has its bytes answers, so that a store that does not holds up no thread of the mount.
+fn later(
+    fs: &VeinFs,
+    channel: &Channel,
+    unique: u64,
+    (file, node): (Arc<File>, Arc<Node>),
+    offset: u64,
+    size: usize,
+) -> Outcome {
+    let File::Object(object) = &*file else { return Outcome::Send };
+    if !fs.waiting.begin(unique) {
+        channel.refuse(unique, libc::EINTR);
+        return Outcome::Done;
+    }
+    let (waiting, live, channel) = (Arc::clone(&fs.waiting), Arc::clone(&fs.live), channel.clone());
+    let ticket = object.read(
+        offset,
+        size,
+        Box::new(move |read| {
+            if !waiting.finish(unique) {
+                return;
+            }
+            match read {
+                Ok(bytes) => {
+                    channel.send_data(unique, &bytes);
+                }
+                Err(error) => {
+                    channel.refuse(unique, errno(&error));
+                    live.note_read_error(node.place().source, &node.path(), error);
+                }
+            }
+        }),
+    );
+    fs.waiting.set(unique, ticket);
+    Outcome::Done
 }
 
 const FOPEN_KEEP_CACHE: u32 = fuser::FopenFlags::FOPEN_KEEP_CACHE.bits();

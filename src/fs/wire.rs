@@ -71,6 +71,12 @@ impl Channel {
         self.write(&[IoSlice::new(answer)])
     }
 
+    /// Answers a request with bytes as they are; false if nobody waits for them.
+    pub(super) fn send_data(&self, unique: u64, data: &[u8]) -> bool {
+        let header = header(unique, HEADER_BYTES + data.len(), 0);
+        self.write(&[IoSlice::new(&header), IoSlice::new(data)])
+    }
+
     /// Sends an error number.
     pub(super) fn refuse(&self, unique: u64, errno: i32) {
         self.write(&[IoSlice::new(&header(unique, HEADER_BYTES, errno))]);

@@ -6,4 +6,4 @@
 pub mod snapshot;
 pub mod tree;
 
-pub use tree::{Dir, ObjectSource, OpenObject};
+pub use tree::{Dir, ObjectSource, OpenObject, Ticket};

@@ -24,12 +24,15 @@ use crate::tree::restore::Planted;
 use crate::tree::{MatchChange, NodeId, State, Tree};
 use crate::walk::Trouble;
 use crate::watch::Mode;
+use renewal::Renewal;
 
 mod reading;
+mod renewal;
 mod told;
 
-/// How often a source that is away is tried again.
+/// How often a source that is away is tried again, and one where that costs requests.
 const RETRY: Duration = Duration::from_secs(5);
+const RETRY_LISTED: Duration = Duration::from_secs(30);
 /// How long what a first scan finds is gathered.
 const GATHER: Duration = Duration::from_millis(2);
 /// The most events that are taken in at once.
@@ -95,6 +98,7 @@ pub(super) struct Kept {
     /// For what is waited for.
     quick: rayon::ThreadPool,
     crawling: usize,
+    renewal: Renewal,
     /// Directories to be read again.
     dirty: FxHashSet<NodeId>,
     /// Of those that take long to read: since when, and how long it took.
@@ -149,6 +153,7 @@ impl Kept {
             last: None,
             stopped: false,
             crawling: 0,
+            renewal: Renewal::default(),
             dirty: FxHashSet::default(),
             slow: FxHashMap::default(),
             early: FxHashSet::default(),
@@ -189,6 +194,10 @@ impl Kept {
 
     /// Looks at the root for the first time, and begins to read or compare.
     pub(super) fn begin(&mut self) {
+        if self.is_unlisted() {
+            return self.renew();
+        }
+        self.note_listed();
         self.look_at_root();
         if matches!(self.phase, Phase::Away(_)) {
             // What is known is judged as far as that goes without the source.
@@ -248,7 +257,7 @@ impl Kept {
 
     /// True if nothing is under way.
     pub(super) fn is_idle(&self) -> bool {
-        self.crawling == 0 && self.dirty.is_empty() && self.reconciles.is_empty()
+        self.crawling == 0 && self.dirty.is_empty() && self.reconciles.is_empty() && !self.renewal.is_due()
     }
 
     /// Begins, and goes on until it is told to stop; `report` is told after each step, and says no when nobody listens
@@ -288,11 +297,11 @@ impl Kept {
     }
 
     fn wait(&self) -> Option<Event> {
-        if self.has_work() && !self.is_away() {
+        if self.has_work() && !self.is_blind() {
             return self.received.try_recv().ok();
         }
-        let due =
-            [self.is_away().then(|| RETRY.saturating_sub(self.retried.elapsed())), self.next_poll(), self.next_work()];
+        let work = if self.is_blind() { None } else { self.next_work() };
+        let due = [self.next_try(), self.next_poll(), work];
         match due.into_iter().flatten().min() {
             Some(limit) => match self.received.recv_timeout(limit) {
                 Ok(event) => Some(event),
@@ -304,22 +313,33 @@ impl Kept {
         }
     }
 
+    fn next_try(&self) -> Option<Duration> {
+        let every = if self.is_listed() { RETRY_LISTED } else { RETRY };
+        (self.is_away() && !self.renewal.is_due()).then(|| every.saturating_sub(self.retried.elapsed()))
+    }
+
     fn next_poll(&self) -> Option<Duration> {
         let poll = self.options.poll?;
-        (self.phase == Phase::Complete && self.needs_polling()).then(|| poll.saturating_sub(self.polled.elapsed()))
+        let wanted = self.phase == Phase::Complete && self.needs_polling() && !self.renewal.is_due();
+        wanted.then(|| poll.saturating_sub(self.polled.elapsed()))
     }
 
     fn take_event(&mut self, event: Event) {
         match event {
             Event::Seen { job, outcome } => self.seen(job, outcome),
             Event::Crawled => self.crawled(),
+            Event::Renewed(result) => self.renewed(result),
             Event::Told { changes } => self.told(changes),
             Event::Asked(Request::Refresh { below, ticket }) => {
-                self.look_at_root();
-                if !self.is_away() {
-                    match &below {
-                        Some(path) => self.reconcile(path),
-                        None => self.reconcile_all(false),
+                if self.is_listed() {
+                    self.renew();
+                } else {
+                    self.look_at_root();
+                    if !self.is_away() {
+                        match &below {
+                            Some(path) => self.reconcile(path),
+                            None => self.reconcile_all(false),
+                        }
                     }
                 }
                 self.touch(below.unwrap_or_else(RelPath::root), Touched::Below);
@@ -337,17 +357,21 @@ impl Kept {
 
     /// Reads, compares and judges what has to be.
     fn work(&mut self) {
-        if self.is_away() && self.retried.elapsed() >= RETRY {
+        if self.next_try().is_some_and(|rest| rest.is_zero()) {
             self.retried = Instant::now();
-            self.look_at_root();
+            if self.is_listed() { self.renew() } else { self.look_at_root() }
         }
         if self.next_poll().is_some_and(|rest| rest.is_zero()) {
             self.polled = Instant::now();
-            let whole = self.crawler.watch.state().mode == Mode::Poll;
-            self.look_at_root();
-            self.reconcile_all(!whole);
+            if self.is_listed() {
+                self.renew();
+            } else {
+                let whole = self.crawler.watch.state().mode == Mode::Poll;
+                self.look_at_root();
+                self.reconcile_all(!whole);
+            }
         }
-        if !self.is_away() {
+        if !self.is_blind() {
             self.read_dirty();
             self.reconcile_piece();
         }
@@ -375,7 +399,7 @@ impl Kept {
             self.founded = true;
             self.tree.matches().map(|found| (found.pattern, found.path)).collect()
         });
-        let tickets = if self.is_idle() || self.is_away() { std::mem::take(&mut self.waiting) } else { Vec::new() };
+        let tickets = if self.is_idle() || self.is_away() && !self.renewal.is_due() { std::mem::take(&mut self.waiting) } else { Vec::new() };
         let same = self.last.as_ref() == Some(&state);
         if same
             && changes.is_empty()

@@ -1,6 +1,6 @@
 //! The index of a mount: read when the mount begins, written by a thread of its own while it lives.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
 use std::thread::JoinHandle;
@@ -52,6 +52,7 @@ struct Status {
 pub fn identity(sources: &[NamedSource], options: &WalkOptions) -> Identity {
     let sources = sources.iter().map(|source| {
         let root = std::os::unix::ffi::OsStrExt::as_bytes(source.root.as_os_str());
+        let root = source.source.as_listed().map_or(root, |listed| listed.location());
         (source.name.clone(), root.into())
     });
     let options = json!({
@@ -119,6 +120,11 @@ impl Store {
         };
         let store = Store { index, path, writer, fingerprints, saved: FxHashMap::default(), batches, thread, status };
         Ok((store, notice))
+    }
+
+    /// Where it is.
+    pub fn path(&self) -> &Path {
+        &self.path
     }
 
     /// True if listings are to be handed to it: another mount may be writing them already.

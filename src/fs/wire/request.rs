@@ -68,6 +68,8 @@ pub(crate) enum Call<'a> {
     Change,
     /// The mount ends.
     Destroy,
+    /// Nobody waits any more for what was asked under this number.
+    Interrupt { unique: u64 },
     /// Done without us, by default.
     Flush,
     /// A directory is closed.
@@ -135,6 +137,7 @@ impl<'a> Call<'a> {
             }
             23 => Call::ListXattr { size: rest.u32()? },
             25 => Call::Flush,
+            36 => Call::Interrupt { unique: rest.u64()? },
             27 => Call::OpenDir,
             28 | 44 => {
                 let (_handle, offset, size) = (rest.u64()?, rest.u64()?, rest.u32()?);

@@ -10,17 +10,24 @@
 //! newest object right in it; the nanoseconds of its times are a hash of the names in it, so that a directory is as it
 //! was if its times are.
 
+use std::any::Any;
 use std::ffi::{CStr, CString};
 use std::io;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
+use std::time::SystemTime;
 
 use arc_swap::ArcSwapOption;
+use bytes::Bytes;
+use parking_lot::Mutex;
+use serde_json::{Value, json};
 use xxhash_rust::xxh3::{Xxh3, xxh3_64};
 
-use super::snapshot::{EtagRef, Meta, MetaRef, Snapshot, after};
+use super::snapshot::{EtagRef, Meta, MetaRef, Snapshot, Writer, after, compare};
 use crate::automaton::{CONTAINS_BYTES, Test};
 use crate::entry::Kind;
-use crate::source::{File, Handle, ListBuffer, RawKind, Source, Stat};
+use crate::source::{File, Handle, LeftOut, ListBuffer, Listed, RawKind, Renewed, Source, Stat};
 
 /// What a directory's numbers are made of in place of a device of this machine's; those have 32 bits in all.
 const DEVICES: u64 = 0x4f62_6a00_0000_0000;
@@ -28,14 +35,47 @@ const NANOS: u64 = 1_000_000_000;
 /// Optimal size of a request, in bytes (`stx_blksize`).
 const BLOCK_BYTES: u32 = 1 << 20;
 
-/// Where the bytes of objects come from.
-pub trait Content: Send + Sync + std::fmt::Debug {
+/// So many differences between two listings are told one by one.
+const MOST_TOLD: usize = 100_000;
+
+/// What is asked of a store; all but the opening of objects makes requests.
+pub trait Store: Send + Sync + std::fmt::Debug {
+    /// What a listing is of, and how it is made: another one's is of no use.
+    fn location(&self) -> &[u8];
+
+    /// Lists all objects.
+    ///
+    /// # Errors
+    /// If any part of it could not be listed, with a sentence that says why.
+    fn list(&self, into: Writer, cancelled: &AtomicBool) -> io::Result<Snapshot>;
+
     /// The object at a path below the prefix, as it was listed. No request is made yet.
     fn open(&self, path: &[u8], meta: &Meta) -> Arc<dyn ReadObject>;
+
+    /// What was left out of the last listing.
+    fn left_out(&self) -> Vec<LeftOut>;
+
+    /// How many requests were made, and of what kind.
+    fn requests(&self) -> Value;
+}
+
+/// Called once with what was read, from any thread.
+pub type Done = Box<dyn FnOnce(io::Result<Bytes>) + Send>;
+
+/// A read that is under way; once it is dropped nobody waits for it, and what it asked for need not be got.
+pub struct Ticket(pub Option<Box<dyn Any + Send>>);
+
+impl std::fmt::Debug for Ticket {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Ticket")
+    }
 }
 
 /// The content of one version of an object.
 pub trait ReadObject: Send + Sync + std::fmt::Debug {
+    /// Begins to read, up to the end of the object, and calls `done` with what was read, perhaps before it returns.
+    fn read(&self, offset: u64, length: usize, done: Done) -> Ticket;
+
     /// Fills the buffer from an offset on, up to the end of the object; gives the number of bytes.
     ///
     /// # Errors
@@ -49,13 +89,15 @@ struct Shared {
     dev: u64,
     owner: (u32, u32),
     snapshot: ArcSwapOption<Snapshot>,
-    content: Box<dyn Content>,
+    store: Box<dyn Store>,
 }
 
 /// A prefix of an object store; see the module.
 #[derive(Debug)]
 pub struct ObjectSource {
     shared: Arc<Shared>,
+    /// Where listings are kept; held while one is made.
+    kept: Mutex<Option<PathBuf>>,
 }
 
 /// An open directory of an object store.
@@ -74,6 +116,16 @@ pub struct OpenObject {
 }
 
 impl OpenObject {
+    /// Begins to read, see [`ReadObject::read`].
+    pub fn read(&self, offset: u64, length: usize, done: Done) -> Ticket {
+        let length = length.min(usize::try_from(self.stat.size.saturating_sub(offset)).unwrap_or(usize::MAX));
+        if length == 0 {
+            done(Ok(Bytes::new()));
+            return Ticket(None);
+        }
+        self.content.read(offset, length, done)
+    }
+
     /// See [`File::read_full`].
     ///
     /// # Errors
@@ -98,11 +150,11 @@ fn error(number: i32) -> io::Error {
 
 impl ObjectSource {
     /// The tree at a location, which has no snapshot yet: until it has one it is away. `url` is what paths begin with.
-    pub fn new(url: &[u8], content: Box<dyn Content>) -> Self {
+    pub fn new(url: &[u8], store: Box<dyn Store>) -> Self {
         let dev = DEVICES | xxh3_64(url) & 0xffff_ffff;
         let owner = (rustix::process::geteuid().as_raw(), rustix::process::getegid().as_raw());
-        let shared = Shared { url: url.into(), dev, owner, snapshot: ArcSwapOption::empty(), content };
-        Self { shared: Arc::new(shared) }
+        let shared = Shared { url: url.into(), dev, owner, snapshot: ArcSwapOption::empty(), store };
+        Self { shared: Arc::new(shared), kept: Mutex::new(None) }
     }
 
     /// What was listed last.
@@ -298,6 +350,10 @@ fn tell(each: &mut dyn FnMut(&[u8], Option<&MetaRef<'_>>), name: &[u8], meta: &M
 }
 
 impl Source for ObjectSource {
+    fn as_listed(&self) -> Option<&dyn Listed> {
+        Some(self)
+    }
+
     fn open_root(&self) -> io::Result<Handle> {
         self.shared.snapshot()?;
         Ok(Handle::Object(Dir { shared: Arc::clone(&self.shared), path: Box::default() }))
@@ -361,7 +417,7 @@ impl Source for ObjectSource {
             let length = length.min(meta.size.saturating_sub(offset));
             let mut bytes = vec![0; usize::try_from(length).unwrap_or(0)];
             if !bytes.is_empty() {
-                let read = self.shared.content.open(&path, &meta).read_full(&mut bytes, offset)?;
+                let read = self.shared.store.open(&path, &meta).read_full(&mut bytes, offset)?;
                 bytes.truncate(read);
             }
             Ok(bytes)
@@ -392,7 +448,7 @@ impl Source for ObjectSource {
         match self.dir(dir)?.find(name.to_bytes())? {
             Found::Dir(_) => Err(error(libc::EISDIR)),
             Found::File(path, meta) => {
-                let content = self.shared.content.open(&path, &meta);
+                let content = self.shared.store.open(&path, &meta);
                 Ok(File::Object(OpenObject { stat: self.shared.stat(&path, &meta), content }))
             }
         }
@@ -403,6 +459,62 @@ impl Source for ObjectSource {
             File::Object(object) => Ok(object.stat),
             File::Local(_) => Err(error(libc::EBADF)),
         }
+    }
+}
+
+impl Listed for ObjectSource {
+    fn location(&self) -> &[u8] {
+        self.shared.store.location()
+    }
+
+    fn keep_at(&self, path: &Path, writes: bool) {
+        if let Ok(snapshot) = Snapshot::open(path)
+            && *snapshot.about().location == *self.location()
+        {
+            self.set_snapshot(Arc::new(snapshot));
+        }
+        *self.kept.lock() = writes.then(|| path.to_owned());
+    }
+
+    fn listed(&self) -> Option<SystemTime> {
+        self.shared.snapshot.load().as_ref().map(|snapshot| snapshot.about().listed)
+    }
+
+    fn renew(&self, cancelled: &AtomicBool) -> io::Result<Renewed> {
+        let kept = self.kept.lock();
+        let writer = Writer::new(kept.as_deref()).or_else(|error| {
+            tracing::warn!(%error, "the listing is not kept");
+            Writer::new(None)
+        })?;
+        let new = Arc::new(self.shared.store.list(writer, cancelled)?);
+        let Some(old) = self.snapshot() else {
+            self.set_snapshot(new);
+            return Ok(Renewed::First);
+        };
+        let changes = compare(&old, &new, MOST_TOLD);
+        self.set_snapshot(new);
+        Ok(match changes {
+            Ok(Some(changes)) => Renewed::Changes(changes),
+            Ok(None) => Renewed::Much,
+            Err(error) => {
+                tracing::warn!(%error, "the listing before cannot be read");
+                Renewed::Much
+            }
+        })
+    }
+
+    fn left_out(&self) -> Vec<LeftOut> {
+        self.shared.store.left_out()
+    }
+
+    fn status(&self) -> Value {
+        let snapshot = self.snapshot();
+        json!({
+            "objects": snapshot.as_ref().map(|snapshot| snapshot.records()),
+            "bytes": snapshot.as_ref().map(|snapshot| snapshot.bytes()),
+            "left_out": snapshot.as_ref().map(|snapshot| snapshot.about().left_out),
+            "requests": self.shared.store.requests(),
+        })
     }
 }
 
