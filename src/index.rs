@@ -90,10 +90,13 @@ impl Identity {
     }
 }
 
+/// What is between the name of an index and a source's place in the name of the source's listing.
+const LISTING: &str = ".objects-";
+
 /// Where the listing of the source at a place among the sources is kept, beside the index.
 pub fn listing_path(index: &Path, source: usize) -> PathBuf {
     let mut path = index.as_os_str().to_owned();
-    path.push(format!(".objects-{source}"));
+    path.push(format!("{LISTING}{source}"));
     path.into()
 }
 

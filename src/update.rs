@@ -205,13 +205,12 @@ impl Keeper {
             let mut busy = false;
             for kept in &mut self.sources {
                 // One that is idle may have been told something.
-                let idle = kept.is_idle() || kept.is_away();
-                kept.step(!idle);
+                kept.step(!kept.is_at_rest());
                 if let Some(report) = kept.report() {
                     busy = true;
                     self.publisher.take(report);
                 }
-                busy |= !(kept.is_idle() || kept.is_away());
+                busy |= !kept.is_at_rest();
             }
             self.publisher.work();
             if !busy {

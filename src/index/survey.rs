@@ -94,8 +94,24 @@ pub fn remove(path: &Path) -> Result<(), RemoveError> {
         return Err(RemoveError::InUse { path: path.to_owned(), holder });
     };
     let removed = lock::remove_file(path);
+    remove_listings(path);
     lock.remove(path)?;
     if removed? { Ok(()) } else { Err(IndexError::io(path, io::ErrorKind::NotFound.into()).into()) }
+}
+
+/// Removes what is kept beside an index, see [`super::listing_path`]; what cannot be removed takes room and does no harm.
+fn remove_listings(path: &Path) {
+    let beside = |entry: &std::fs::DirEntry| {
+        let name = entry.file_name();
+        let own = path.file_name().unwrap_or_default().as_bytes();
+        name.as_bytes().strip_prefix(own).is_some_and(|rest| rest.starts_with(super::LISTING.as_bytes()))
+    };
+    let parent = path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    for entry in std::fs::read_dir(parent).into_iter().flatten().flatten().filter(beside) {
+        if let Err(error) = std::fs::remove_file(entry.path()) {
+            tracing::warn!(file = %entry.path().display(), %error, "cannot be removed");
+        }
+    }
 }
 
 /// Why an index was not removed.

@@ -3,6 +3,7 @@
 //! - [`snapshot`]: all objects below a prefix, as they were when they were listed last
 //! - [`tree`]: directories and files as a snapshot has them
 
+mod answers;
 pub mod snapshot;
 pub mod tree;
 

@@ -260,6 +260,11 @@ impl Kept {
         self.crawling == 0 && self.dirty.is_empty() && self.reconciles.is_empty() && !self.renewal.is_due()
     }
 
+    /// True if nothing is under way, or nothing can be until it is tried again.
+    pub(super) fn is_at_rest(&self) -> bool {
+        self.is_idle() || self.is_away() && !self.renewal.is_due()
+    }
+
     /// Begins, and goes on until it is told to stop; `report` is told after each step, and says no when nobody listens
     /// any more.
     pub(super) fn run(mut self, report: &dyn Fn(Report) -> bool) {
@@ -399,7 +404,11 @@ impl Kept {
             self.founded = true;
             self.tree.matches().map(|found| (found.pattern, found.path)).collect()
         });
-        let tickets = if self.is_idle() || self.is_away() && !self.renewal.is_due() { std::mem::take(&mut self.waiting) } else { Vec::new() };
+        let tickets = if self.is_at_rest() {
+            std::mem::take(&mut self.waiting)
+        } else {
+            Vec::new()
+        };
         let same = self.last.as_ref() == Some(&state);
         if same
             && changes.is_empty()

@@ -18,6 +18,7 @@ mod indexing;
 mod inferring;
 mod library;
 mod life;
+mod listed;
 mod mirror;
 mod mounts;
 mod odd;

@@ -24,6 +24,7 @@ use parking_lot::Mutex;
 use serde_json::{Value, json};
 use xxhash_rust::xxh3::{Xxh3, xxh3_64};
 
+use super::answers::{Answers, Question};
 use super::snapshot::{EtagRef, Meta, MetaRef, Snapshot, Writer, after, compare};
 use crate::automaton::{CONTAINS_BYTES, Test};
 use crate::entry::Kind;
@@ -35,6 +36,8 @@ const NANOS: u64 = 1_000_000_000;
 /// Optimal size of a request, in bytes (`stx_blksize`).
 const BLOCK_BYTES: u32 = 1 << 20;
 
+/// What is behind the name of a listing's file in that of the answers to tests.
+const ANSWERS: &str = ".answers";
 /// So many differences between two listings are told one by one.
 const MOST_TOLD: usize = 100_000;
 
@@ -98,6 +101,7 @@ pub struct ObjectSource {
     shared: Arc<Shared>,
     /// Where listings are kept; held while one is made.
     kept: Mutex<Option<PathBuf>>,
+    answers: Answers,
 }
 
 /// An open directory of an object store.
@@ -154,7 +158,7 @@ impl ObjectSource {
         let dev = DEVICES | xxh3_64(url) & 0xffff_ffff;
         let owner = (rustix::process::geteuid().as_raw(), rustix::process::getegid().as_raw());
         let shared = Shared { url: url.into(), dev, owner, snapshot: ArcSwapOption::empty(), store };
-        Self { shared: Arc::new(shared), kept: Mutex::new(None) }
+        Self { shared: Arc::new(shared), kept: Mutex::new(None), answers: Answers::default() }
     }
 
     /// What was listed last.
@@ -412,6 +416,13 @@ impl Source for ObjectSource {
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(false),
             Err(error) => return Err(error),
         };
+        if let Test::Size(bound) = test {
+            return Ok(bound.holds(meta.size));
+        }
+        let question = Question::new(&path, &meta, test);
+        if let Some(answer) = self.answers.get(question) {
+            return Ok(answer);
+        }
         // Up to an offset and a length, no further than the object goes.
         let read = |offset: u64, length: u64| -> io::Result<Vec<u8>> {
             let length = length.min(meta.size.saturating_sub(offset));
@@ -422,11 +433,13 @@ impl Source for ObjectSource {
             }
             Ok(bytes)
         };
-        match test {
-            Test::Size(bound) => Ok(bound.holds(meta.size)),
-            Test::Magic(magic) => Ok(read(magic.offset, magic.bytes.len() as u64)? == magic.bytes),
-            Test::Contains(text) => Ok(memchr::memmem::find(&read(0, CONTAINS_BYTES)?, text).is_some()),
-        }
+        let answer = match test {
+            Test::Size(bound) => bound.holds(meta.size),
+            Test::Magic(magic) => read(magic.offset, magic.bytes.len() as u64)? == magic.bytes,
+            Test::Contains(text) => memchr::memmem::find(&read(0, CONTAINS_BYTES)?, text).is_some(),
+        };
+        self.answers.put(question, answer);
+        Ok(answer)
     }
 
     fn stat(&self, dir: &Handle, name: &CStr, _: bool) -> io::Result<Stat> {
@@ -474,6 +487,9 @@ impl Listed for ObjectSource {
             self.set_snapshot(Arc::new(snapshot));
         }
         *self.kept.lock() = writes.then(|| path.to_owned());
+        let mut answers = path.as_os_str().to_owned();
+        answers.push(ANSWERS);
+        self.answers.keep_at(Path::new(&answers), writes);
     }
 
     fn listed(&self) -> Option<SystemTime> {
