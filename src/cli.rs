@@ -8,6 +8,7 @@ use clap::{Args, Parser, Subcommand};
 
 use crate::config::ConfigError;
 use crate::listing::Exclude;
+use crate::stores::Stores;
 use crate::walk::WalkOptions;
 
 mod announce;
@@ -102,9 +103,46 @@ pub(crate) struct WalkArgs {
     /// Threads that walk [default: the number of cores; more for network file systems]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=1024))]
     threads: Option<u16>,
+    #[command(flatten)]
+    stores: StoreArgs,
+}
+
+/// How sources in object stores are reached.
+#[derive(Debug, Args)]
+#[command(next_help_heading = "Object stores")]
+pub(crate) struct StoreArgs {
+    /// An option of sources in object stores, such as region=eu-west-1 or endpoint=http://HOST:PORT; repeat for several
+    #[arg(long = "option", value_name = "KEY=VALUE", value_parser = pair)]
+    pairs: Vec<(String, String)>,
+    /// Memory for what is read ahead [default: a quarter of what there is, 1G at most]
+    #[arg(long, value_name = "SIZE", value_parser = crate::stores::size)]
+    memory: Option<u64>,
+    /// Keep what was read in DIR, also for later mounts
+    #[arg(long, value_name = "DIR")]
+    cache: Option<PathBuf>,
+    /// Keep so much at most [default: 10G]
+    #[arg(long, value_name = "SIZE", value_parser = crate::stores::size, requires = "cache")]
+    cache_size: Option<u64>,
+}
+
+fn pair(text: &str) -> Result<(String, String), String> {
+    let pair = text.split_once('=').filter(|(key, _)| !key.is_empty());
+    pair.map(|(key, value)| (key.to_owned(), value.to_owned())).ok_or_else(|| "write KEY=VALUE".to_owned())
+}
+
+impl StoreArgs {
+    fn stores(&self, walk: &WalkOptions) -> Stores {
+        let cache = self.cache.clone().map(|dir| (dir, self.cache_size));
+        Stores::new(self.pairs.clone(), self.memory, cache, walk)
+    }
 }
 
 impl WalkArgs {
+    /// What is said of object stores.
+    fn stores(&self, walk: &WalkOptions) -> Stores {
+        self.stores.stores(walk)
+    }
+
     /// Resolves the options; directories that are not entered are added for each source.
     fn options(&self) -> Result<WalkOptions, ConfigError> {
         let default = WalkOptions::default();

@@ -4,6 +4,7 @@ use std::ffi::{OsStr, OsString};
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 
 use crate::automaton::Automaton;
 use crate::pattern::compile::compile;
@@ -11,6 +12,8 @@ use crate::pattern::load::{Format, load_file};
 use crate::pattern::{Pattern, PatternError, library, nearest};
 use crate::source::Source;
 use crate::source::local::LocalSource;
+use crate::source::object::location::{Location, is_location};
+use crate::stores::Stores;
 use crate::view::layout::Layout;
 
 /// A source with the name that it has in views and output.
@@ -36,6 +39,14 @@ pub enum ConfigError {
     #[error("source {}: {reason}", path.display())]
     Source {
         /// As given.
+        path: PathBuf,
+        /// Why, and the cure.
+        reason: String,
+    },
+    /// A source in an object store that cannot be listed.
+    #[error("source {}: {reason}", path.display())]
+    Away {
+        /// Where it is.
         path: PathBuf,
         /// Why, and the cure.
         reason: String,
@@ -113,49 +124,48 @@ pub fn compile_all(patterns: &[Pattern], layout: Option<&str>) -> Result<Automat
     Ok(automaton)
 }
 
-/// Finds the sources that arguments name, `PATH` or `name=PATH`, and gives each a name of its own.
+/// Finds the sources that arguments name, `PATH` or `name=PATH`, and gives each a name of its own. Those in object stores,
+/// `s3://BUCKET/PREFIX` and its kin, are listed.
 ///
 /// # Errors
-/// The first that is no directory, and, if none of them is there, the first that is away.
-pub fn find_sources(arguments: &[OsString]) -> Result<Vec<NamedSource>, ConfigError> {
-    let (sources, all_away) = find_sources_or_away(arguments)?;
+/// The first that is no directory or cannot be listed, and, if none of them is there, the first that is away.
+pub fn find_sources(arguments: &[OsString], stores: &Stores) -> Result<Vec<NamedSource>, ConfigError> {
+    let (sources, all_away) = find_sources_or_away(arguments, stores)?;
+    for source in &sources {
+        if let Some(listed) = source.source.as_listed()
+            && let Err(error) = listed.renew(&AtomicBool::new(false))
+        {
+            return Err(ConfigError::Away { path: source.root.clone(), reason: error.to_string() });
+        }
+    }
     all_away.map_or(Ok(sources), Err)
 }
 
-/// Finds sources as [`find_sources`] does; if none of them is there, the error is that of the first.
+/// Finds sources as [`find_sources`] does, and lists none; if none of them is there, the error is that of the first.
 ///
 /// # Errors
 /// The first that is no directory.
-pub fn find_sources_or_away(arguments: &[OsString]) -> Result<(Vec<NamedSource>, Option<ConfigError>), ConfigError> {
+pub fn find_sources_or_away(
+    arguments: &[OsString],
+    stores: &Stores,
+) -> Result<(Vec<NamedSource>, Option<ConfigError>), ConfigError> {
     let mut sources: Vec<NamedSource> = Vec::new();
     let (mut here, mut away) = (0, None);
     for argument in arguments {
         let (given, path) = split_name(argument);
         let fail = |reason: String| ConfigError::Source { path: path.to_path_buf(), reason };
-        if let Some((scheme, _)) = path.to_string_lossy().split_once("://")
-            && !path.exists()
-        {
-            return Err(fail(format!("`{scheme}://` sources are not supported yet; give a path")));
+        let found: (PathBuf, Box<[u8]>, Arc<dyn Source>);
+        let text = path.to_string_lossy();
+        if is_location(&text) && !path.exists() {
+            let location = Location::parse(&text).map_err(|error| fail(error.to_string()))?;
+            let source = Arc::new(stores.source(&location)?);
+            found = (location.to_string().into(), location.name().as_bytes().into(), source);
+            here += 1;
+        } else {
+            found = local(path, argument, &fail, &mut away)?;
+            here += usize::from(found.0.is_dir());
         }
-        if path.as_os_str().is_empty() {
-            return Err(fail(format!("no path in `{}`; write NAME=PATH", argument.to_string_lossy())));
-        }
-        // What is away now may come back: it is walked when it does.
-        let root = match path.canonicalize() {
-            Ok(root) if !root.is_dir() => {
-                return Err(fail("not a directory; give the directory that holds what you look for".into()));
-            }
-            Ok(root) => root,
-            Err(error) => {
-                away.get_or_insert_with(|| match error.kind() {
-                    std::io::ErrorKind::NotFound => fail("there is no such directory; check the spelling".into()),
-                    _ => fail(error.to_string()),
-                });
-                std::path::absolute(path).map_err(|error| fail(error.to_string()))?
-            }
-        };
-        here += usize::from(root.is_dir());
-        let root_name: Box<[u8]> = root.file_name().map_or(Box::default(), |name| name.as_bytes().into());
+        let (root, root_name, source) = found;
         let wanted = match given {
             Some(name) => name.as_bytes(),
             None if root_name.is_empty() => b"root",
@@ -173,10 +183,38 @@ pub fn find_sources_or_away(arguments: &[OsString]) -> Result<(Vec<NamedSource>,
             }
             name = [wanted, format!("-{number}").as_bytes()].concat().into();
         }
-        let source = Arc::new(LocalSource::new(&root));
         sources.push(NamedSource { name, root_name, root, source });
     }
     Ok((sources, away.filter(|_| here == 0)))
+}
+
+/// A directory of this machine: where it is, what it is called, and its tree.
+fn local(
+    path: &Path,
+    argument: &OsStr,
+    fail: &dyn Fn(String) -> ConfigError,
+    away: &mut Option<ConfigError>,
+) -> Result<(PathBuf, Box<[u8]>, Arc<dyn Source>), ConfigError> {
+    if path.as_os_str().is_empty() {
+        return Err(fail(format!("no path in `{}`; write NAME=PATH", argument.to_string_lossy())));
+    }
+    // What is away now may come back: it is walked when it does.
+    let root = match path.canonicalize() {
+        Ok(root) if !root.is_dir() => {
+            return Err(fail("not a directory; give the directory that holds what you look for".into()));
+        }
+        Ok(root) => root,
+        Err(error) => {
+            away.get_or_insert_with(|| match error.kind() {
+                std::io::ErrorKind::NotFound => fail("there is no such directory; check the spelling".into()),
+                _ => fail(error.to_string()),
+            });
+            std::path::absolute(path).map_err(|error| fail(error.to_string()))?
+        }
+    };
+    let root_name: Box<[u8]> = root.file_name().map_or(Box::default(), |name| name.as_bytes().into());
+    let source = Arc::new(LocalSource::new(&root));
+    Ok((root, root_name, source))
 }
 
 /// `name=PATH`, unless the whole names something that is there.

@@ -92,6 +92,7 @@ pub mod matcher;
 pub mod entry;
 pub mod shut;
 pub mod source;
+pub mod stores;
 
 pub mod listing;
 pub mod reader;

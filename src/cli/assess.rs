@@ -12,7 +12,7 @@ use std::sync::mpsc::channel;
 use anyhow::bail;
 use serde_json::{Map, Value, json};
 
-use super::{DONE, FAILED, PARTIAL, out};
+use super::{DONE, FAILED, PARTIAL, StoreArgs, out};
 use crate::assess::mounted::{Mounted, below, ways};
 use crate::assess::{Assessment, Near, assess};
 use crate::automaton::{Automaton, PatternId};
@@ -48,6 +48,8 @@ pub(crate) struct AssessArgs {
     /// See nothing deeper than N levels below the source
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
     max_depth: Option<u32>,
+    #[command(flatten)]
+    stores: StoreArgs,
     /// Seek matches behind symbolic links too
     #[arg(long, short = 'L')]
     follow: bool,
@@ -124,7 +126,7 @@ impl<'a> Asking<'a> {
         };
         let given = !args.source.is_empty();
         let root = [OsString::from("/")];
-        let sources = find_sources(if given { &args.source } else { &root })?;
+        let sources = find_sources(if given { &args.source } else { &root }, &args.stores.stores(&options))?;
         let source_options = options_of(&sources, &options);
         let mounts = if given { Vec::new() } else { Mounted::all() };
         Ok(Self { args, patterns, options, sources, source_options, mounts, places: OnceCell::new() })

@@ -18,6 +18,7 @@ use crate::explain::text::{Line, Style, change, lines};
 use crate::explain::{Question, json as shape};
 use crate::listing::Scratch;
 use crate::scan::{options_of, plain};
+use crate::stores::Stores;
 use crate::view::matches::bytes;
 use crate::walk::WalkOptions;
 
@@ -69,8 +70,9 @@ pub(crate) fn run(args: &ExplainArgs) -> anyhow::Result<u8> {
 
 fn explain_each(args: &ExplainArgs, questions: &[Question], printer: &mut Printer<impl Write>) -> anyhow::Result<u8> {
     let (mut code, mut first) = (DONE, true);
+    let stores = args.walk.stores(&args.walk.options()?);
     for dir in &args.dirs {
-        let (source, path) = locate(dir, args.source.as_ref())?;
+        let (source, path) = locate(dir, args.source.as_ref(), &stores)?;
         let options = options_of(std::slice::from_ref(&source), &args.walk.options()?).remove(0);
         for question in questions {
             let explained = Explained::of(question, &source, &path, &options);
@@ -97,17 +99,23 @@ fn explain_each(args: &ExplainArgs, questions: &[Question], printer: &mut Printe
 }
 
 /// The source that a directory is in, and its path below that.
-fn locate(dir: &OsString, root: Option<&OsString>) -> anyhow::Result<(NamedSource, RelPath)> {
-    let Some(root) = root else { return Ok((find_sources(std::slice::from_ref(dir))?.remove(0), RelPath::root())) };
-    let source = find_sources(std::slice::from_ref(root))?.remove(0);
+fn locate(dir: &OsString, root: Option<&OsString>, stores: &Stores) -> anyhow::Result<(NamedSource, RelPath)> {
+    let Some(root) = root else {
+        return Ok((find_sources(std::slice::from_ref(dir), stores)?.remove(0), RelPath::root()));
+    };
+    let source = find_sources(std::slice::from_ref(root), stores)?.remove(0);
     let wrong = |reason: String| ConfigError::Source { path: dir.into(), reason };
+    let outside = format!("it is not in {}; leave out --source, or give one that it is in", source.root.display());
+    if source.source.as_listed().is_some() {
+        let below = Path::new(dir).strip_prefix(&source.root).map_err(|_| wrong(outside))?;
+        let below = RelPath::from_bytes(std::os::unix::ffi::OsStrExt::as_bytes(below.as_os_str()));
+        return Ok((source, below));
+    }
     let real = Path::new(dir).canonicalize().map_err(|error| wrong(plain(&error)))?;
     if !real.is_dir() {
         return Err(wrong("not a directory; give the directory that is to match".into()).into());
     }
-    let below = real.strip_prefix(&source.root).map_err(|_| {
-        wrong(format!("it is not in {}; leave out --source, or give one that it is in", source.root.display()))
-    })?;
+    let below = real.strip_prefix(&source.root).map_err(|_| wrong(outside))?;
     Ok((source, RelPath::from_bytes(std::os::unix::ffi::OsStrExt::as_bytes(below.as_os_str()))))
 }
 
@@ -154,7 +162,7 @@ fn rank(
     most: usize,
     printer: &mut Printer<impl Write>,
 ) -> anyhow::Result<u8> {
-    let sources = find_sources(&args.dirs)?;
+    let sources = find_sources(&args.dirs, &args.walk.stores(&args.walk.options()?))?;
     let options = options_of(&sources, &args.walk.options()?);
     let troubles = AtomicU64::new(0);
     let bar = out::spinner();

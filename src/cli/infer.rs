@@ -7,7 +7,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::mpsc::channel;
 
-use super::{DONE, FAILED, PARTIAL, out};
+use super::{DONE, FAILED, PARTIAL, StoreArgs, out};
 use crate::config::{ConfigError, NamedSource, compile_all, find_sources};
 use crate::entry::{printable, valid_name};
 use crate::infer::gather::{MAX_ENTRIES, SourceLook, gather, judge_root};
@@ -16,6 +16,7 @@ use crate::listing::Exclude;
 use crate::pattern::MAX_DEPTH;
 use crate::pattern::load::{Format, load_text, to_json};
 use crate::scan::{ScanEvent, Scanner, options_of, plain};
+use crate::stores::Stores;
 use crate::walk::WalkOptions;
 
 /// Print the tightest readable pattern that directories have in common.
@@ -47,6 +48,8 @@ pub(crate) struct InferArgs {
     /// Leave out names that match GLOB, or paths below the directory if it has a `/`
     #[arg(long, value_name = "GLOB")]
     exclude: Vec<String>,
+    #[command(flatten)]
+    stores: StoreArgs,
     /// How the pattern is written
     #[arg(long, value_enum, default_value = "yaml")]
     format: Output,
@@ -75,9 +78,13 @@ pub(crate) fn run(args: &InferArgs) -> anyhow::Result<u8> {
     }
     let walk =
         WalkOptions { exclude: Exclude::new(&args.exclude).map_err(ConfigError::Exclude)?, ..WalkOptions::default() };
-    let (examples, counters) = (find_sources(&args.examples)?, find_not(&args.not)?);
-    let everything =
-        args.check.iter().map(|source| find_sources(std::slice::from_ref(source))).collect::<Result<Vec<_>, _>>()?;
+    let stores = args.stores.stores(&walk);
+    let (examples, counters) = (find_sources(&args.examples, &stores)?, find_not(&args.not, &stores)?);
+    let everything = args
+        .check
+        .iter()
+        .map(|source| find_sources(std::slice::from_ref(source), &stores))
+        .collect::<Result<Vec<_>, _>>()?;
     let sources = [&examples[..], &counters[..]].concat();
     let options = options_of(&sources, &walk);
     let depth = usize::from(args.depth);
@@ -106,8 +113,8 @@ pub(crate) fn run(args: &InferArgs) -> anyhow::Result<u8> {
     Ok(if partial || !checked { PARTIAL } else { DONE })
 }
 
-fn find_not(arguments: &[OsString]) -> Result<Vec<NamedSource>, ConfigError> {
-    if arguments.is_empty() { Ok(Vec::new()) } else { find_sources(arguments) }
+fn find_not(arguments: &[OsString], stores: &Stores) -> Result<Vec<NamedSource>, ConfigError> {
+    if arguments.is_empty() { Ok(Vec::new()) } else { find_sources(arguments, stores) }
 }
 
 /// The trees of all sources, and whether part of them could not be read; `None` if that is a root, which is said.

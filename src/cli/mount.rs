@@ -289,7 +289,7 @@ fn serve(args: &MountArgs, background: bool) -> anyhow::Result<crate::fs::mount:
     let patterns = load_patterns(&args.patterns.patterns)?;
     let automaton = Arc::new(compile_all(&patterns, args.layout.as_deref())?);
     let walk = args.walk.options()?;
-    let (sources, all_away) = find_sources_or_away(&sources)?;
+    let (sources, all_away) = find_sources_or_away(&sources, &args.walk.stores(&walk))?;
     if let Some(error) = all_away
         && !index_path(args, &sources, &walk).is_some_and(|path| path.metadata().is_ok_and(|meta| meta.len() > 0))
     {

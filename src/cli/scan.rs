@@ -48,8 +48,9 @@ const GATHER: Duration = Duration::from_millis(2);
 pub(crate) fn run(args: &ScanArgs) -> anyhow::Result<u8> {
     let patterns = load_patterns(&args.patterns.patterns)?;
     let automaton = Arc::new(compile_all(&patterns, args.layout.as_deref())?);
-    let sources = find_sources(&args.sources)?;
-    let scanner = Scanner::new(Arc::clone(&automaton), sources.clone(), &args.walk.options()?);
+    let walk = args.walk.options()?;
+    let sources = find_sources(&args.sources, &args.walk.stores(&walk))?;
+    let scanner = Scanner::new(Arc::clone(&automaton), sources.clone(), &walk);
 
     let (sender, receiver) = channel();
     let background = scanner.spawn(move |event| {

@@ -78,8 +78,8 @@ pub(crate) fn run(args: &ShuffleArgs) -> anyhow::Result<u8> {
     };
     let patterns = load_patterns(&args.patterns.patterns)?;
     let automaton = Arc::new(compile_all(&patterns, args.layout.as_deref())?);
-    let sources = find_sources(&sources)?;
     let options = args.walk.options()?;
+    let sources = find_sources(&sources, &args.walk.stores(&options))?;
     let dest = match Dest::open(Path::new(&dest), &sources, &options.exclude, args.dry_run) {
         Err(error @ (DestError::InSource { .. } | DestError::AroundSource { .. })) => {
             bail!(ConfigError::Usage(error.to_string()))

@@ -113,6 +113,23 @@ fn print(to: &mut dyn Write, mountpoint: &Path, status: &Value) -> io::Result<()
             }
         }
         writeln!(to)?;
+        if source["listing"].is_object() {
+            let listing = &source["listing"];
+            let number = |value: &Value| value.as_u64().unwrap_or(0);
+            let requests = &listing["requests"];
+            write!(
+                to,
+                "    {} objects; requests so far: {} LIST",
+                number(&listing["objects"]),
+                number(&requests["list"])
+            )?;
+            write!(to, ", {} GET, {} HEAD", number(&requests["get"]), number(&requests["head"]))?;
+            match (number(&requests["failed"]), number(&listing["left_out"])) {
+                (0, 0) => writeln!(to)?,
+                (failed, 0) => writeln!(to, ", {failed} of which failed")?,
+                (failed, left) => writeln!(to, ", {failed} of which failed; {left} keys cannot be shown")?,
+            }
+        }
     }
     match (status["index"]["path"].as_str(), status["index"]["error"].as_str()) {
         (None, _) => writeln!(to, "  index: none")?,

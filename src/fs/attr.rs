@@ -45,6 +45,7 @@ impl Attr {
 pub(super) fn errno(error: &io::Error) -> i32 {
     match error.raw_os_error() {
         Some(number) => number,
+        None if let Some(number) = crate::source::object::fault::errno(error) => number,
         None => match error.kind() {
             io::ErrorKind::NotFound => libc::ENOENT,
             io::ErrorKind::PermissionDenied => libc::EACCES,

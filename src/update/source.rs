@@ -404,11 +404,7 @@ impl Kept {
             self.founded = true;
             self.tree.matches().map(|found| (found.pattern, found.path)).collect()
         });
-        let tickets = if self.is_at_rest() {
-            std::mem::take(&mut self.waiting)
-        } else {
-            Vec::new()
-        };
+        let tickets = if self.is_at_rest() { std::mem::take(&mut self.waiting) } else { Vec::new() };
         let same = self.last.as_ref() == Some(&state);
         if same
             && changes.is_empty()

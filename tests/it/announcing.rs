@@ -26,6 +26,7 @@ use veinfs::fs::mount::{MountOptions, Served, serve};
 use veinfs::fs::{FsOptions, OpenMode, ViewMode};
 use veinfs::live::Live;
 use veinfs::mounts::Exit;
+use veinfs::stores::Stores;
 use veinfs::tree::MatchChange;
 use veinfs::update::Told;
 use veinfs::view::Edit;
@@ -56,7 +57,7 @@ impl Trial {
         let bed = TestBed::new(lines);
         let patterns = load_patterns(&[bed.file("run.yaml", RUN).into()]).expect("a pattern");
         let automaton = Arc::new(compile_all(&patterns, layout).expect("an automaton"));
-        let sources = find_sources(&[bed.src.clone().into()]).expect("a source");
+        let sources = find_sources(&[bed.src.clone().into()], &Stores::default()).expect("a source");
         let options = vec![Default::default()];
         let (live, inodes) = Live::new(bed.mnt.clone(), automaton, patterns, sources, options, Arc::default());
         let live = Arc::new(live);

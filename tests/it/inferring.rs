@@ -13,6 +13,7 @@ use veinfs::pattern::Pattern;
 use veinfs::pattern::compile::compile;
 use veinfs::pattern::lint::lint;
 use veinfs::pattern::load::{Format, load_text, to_json};
+use veinfs::stores::Stores;
 use veinfs::walk::WalkOptions;
 
 use crate::bed::TestBed;
@@ -371,7 +372,8 @@ fn links_count_by_their_names() {
 #[test]
 fn all_trees_are_read_to_the_same_depth() {
     let bed = TestBed::new(&["a/x/y/1=", "a/x/y/2=", "a/x/y/3=", "b/x/y/1=", "b/x/z -> y", "b/.veinfs/status.json="]);
-    let sources = find_sources(&[bed.src.join("a").into(), bed.src.join("b").into()]).expect("they are there");
+    let sources = find_sources(&[bed.src.join("a").into(), bed.src.join("b").into()], &Stores::default())
+        .expect("they are there");
     let options = vec![WalkOptions::default(); 2];
     let shown = |dir: &Dir| {
         fn show(dir: &Dir, text: &mut String) {

@@ -21,6 +21,7 @@ mod life;
 mod listed;
 mod mirror;
 mod mounts;
+mod objects;
 mod odd;
 mod oracle;
 mod parity;

@@ -167,6 +167,13 @@ impl Writer {
         Run { writer: self, filling: Filling::default(), last: None, records: 0, bytes: 0 }
     }
 
+    /// Drops all that was added; for when it turns out to be of no use.
+    pub fn begin_anew(&self) {
+        self.blocks.lock().clear();
+        self.records.store(0, Ordering::Relaxed);
+        self.bytes.store(0, Ordering::Relaxed);
+    }
+
     /// How many objects there are so far.
     pub fn records(&self) -> u64 {
         self.records.load(Ordering::Relaxed)

@@ -1,0 +1,494 @@
+//! Reading objects through windows ahead of those who read on, and by exact ranges for those who do not.
+//!
+//! An open object ([`Reader`]) knows some [`Stream`]s: places from which somebody reads on. What is ahead of a stream is got
+//! in [`Part`]s, several at once, as far as its window goes: that grows while it is used up and is bound by the memory that
+//! all readers share ([`Budget`]). A read waits for the bytes that it needs, not for whole parts. Somebody who reads here and
+//! there gets what is asked for and nothing ahead.
+//!
+//! All bytes are of the version that was listed: requests name it (`If-Match`), and answers are compared with it, as
+//! some servers do not look. Once an object turned out to be another one, an open one gives ESTALE for good.
+
+use std::collections::BTreeMap;
+use std::io;
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, Weak};
+use std::time::{Duration, Instant};
+
+use bytes::{Bytes, BytesMut};
+use lru::LruCache;
+use parking_lot::Mutex;
+use tokio::sync::{Notify, Semaphore};
+use tokio::task::AbortHandle;
+
+use super::cache::{BLOCK_BYTES, BlockKey, Cache};
+use super::client::Client;
+use super::connect::runtime;
+use super::fault::{Fault, FaultKind};
+use super::snapshot::Meta;
+use super::tree::{Done, ReadObject, Ticket};
+
+mod fill;
+mod gate;
+
+use gate::{Budget, Gate, Grant};
+
+/// What is got ahead of a first read, in bytes.
+const FIRST_AHEAD: u64 = 128 << 10;
+/// The largest window.
+const MOST_AHEAD: u64 = 64 << 20;
+/// The largest part.
+const PART_BYTES: u64 = 8 << 20;
+/// The smallest part that is got ahead.
+const LEAST_PART: u64 = 128 << 10;
+/// What is read by exact ranges begins and ends at multiples of this.
+const GRAIN: u64 = 4 << 10;
+/// The kernel asks for pages a little out of order: so far from a stream's place still belongs to it.
+const NEAR: u64 = 1 << 20;
+/// Streams that an open object knows.
+const STREAMS: usize = 8;
+/// Somebody who began anew so often reads here and there.
+const MISSES: u32 = 2;
+/// Requests at once for one open object.
+const REQUESTS: usize = 8;
+/// A reader that was not used for so long gives back what it has ahead.
+const IDLE: Duration = Duration::from_secs(5);
+/// How often is looked for such readers.
+const LOOK: Duration = Duration::from_millis(100);
+/// Faults that were told of, so that each is told once an object.
+const TOLD: usize = 1024;
+
+/// What all readers share.
+#[derive(Debug)]
+pub struct Engine {
+    budget: Arc<Budget>,
+    cache: Option<Arc<Cache>>,
+    readers: Mutex<Vec<Weak<Shared>>>,
+    open: AtomicUsize,
+    looked: Mutex<Option<Instant>>,
+    clock: AtomicU64,
+}
+
+impl Engine {
+    /// Readers that hold so many bytes at most, and keep blocks in a cache if there is one.
+    pub fn new(memory_bytes: u64, cache: Option<Arc<Cache>>) -> Arc<Self> {
+        Arc::new(Self {
+            budget: Arc::new(Budget::new(memory_bytes)),
+            cache,
+            readers: Mutex::default(),
+            open: AtomicUsize::new(0),
+            looked: Mutex::new(None),
+            clock: AtomicU64::new(0),
+        })
+    }
+
+    /// Bytes that readers hold.
+    pub fn memory_in_use(&self) -> u64 {
+        self.budget.in_use()
+    }
+
+    /// The cache on disk.
+    pub fn cache(&self) -> Option<&Arc<Cache>> {
+        self.cache.as_ref()
+    }
+
+    /// The largest window of each of those who read.
+    fn most_ahead(&self) -> u64 {
+        let share = self.budget.total() / 2 / (self.open.load(Ordering::Relaxed).max(1) as u64);
+        share.min(MOST_AHEAD)
+    }
+
+    /// Takes from those who do not read what they have ahead; from all, if `all`.
+    fn reclaim(&self, all: bool) {
+        {
+            let mut looked = self.looked.lock();
+            if looked.is_some_and(|at| at.elapsed() < LOOK) {
+                return;
+            }
+            *looked = Some(Instant::now());
+        }
+        let readers: Vec<Arc<Shared>> = self.readers.lock().iter().filter_map(Weak::upgrade).collect();
+        for reader in readers {
+            // One that is at it just now is not idle.
+            if let Some(mut state) = reader.state.try_lock()
+                && (all || state.used.elapsed() > IDLE)
+            {
+                state.drop_ahead();
+            }
+        }
+    }
+
+    fn add(&self, reader: &Arc<Shared>) {
+        let mut readers = self.readers.lock();
+        if readers.len() > 2 * self.open.load(Ordering::Relaxed) + 64 {
+            readers.retain(|reader| reader.strong_count() > 0);
+        }
+        readers.push(Arc::downgrade(reader));
+        self.open.fetch_add(1, Ordering::Relaxed);
+    }
+}
+
+/// A bucket that is read from.
+#[derive(Debug)]
+pub struct Remote {
+    client: Arc<Client>,
+    gate: Gate,
+    /// What tells it from others in the cache.
+    id: Box<[u8]>,
+    told: Mutex<LruCache<(u64, FaultKind), ()>>,
+}
+
+impl Remote {
+    /// The bucket that a client speaks to.
+    pub fn new(client: Arc<Client>, id: &[u8]) -> Arc<Self> {
+        let told = Mutex::new(LruCache::new(std::num::NonZeroUsize::new(TOLD).expect("some")));
+        Arc::new(Self { client, gate: Gate::default(), id: id.into(), told })
+    }
+
+    /// Tells of a fault, once an object.
+    fn tell(&self, key: &str, fault: &Fault) {
+        let id = (xxhash_rust::xxh3::xxh3_64(key.as_bytes()), fault.kind);
+        if self.told.lock().put(id, ()).is_none() {
+            tracing::warn!(object = key, "{fault}");
+        }
+    }
+}
+
+/// An open object.
+#[derive(Debug)]
+pub struct Reader(Arc<Shared>);
+
+#[derive(Debug)]
+struct Shared {
+    engine: Arc<Engine>,
+    remote: Arc<Remote>,
+    key: String,
+    meta: Meta,
+    /// What tells this version from all others.
+    version: Box<[u8]>,
+    requests: Semaphore,
+    state: Mutex<State>,
+}
+
+#[derive(Debug)]
+struct State {
+    streams: Vec<Stream>,
+    /// By where they begin.
+    parts: BTreeMap<u64, Arc<Part>>,
+    misses: u32,
+    failed: Option<Fault>,
+    used: Instant,
+}
+
+/// Somebody who reads on.
+#[derive(Clone, Copy, Debug)]
+struct Stream {
+    /// Where the next read is expected.
+    next: u64,
+    /// Up to where it is got, or is being got.
+    planned: u64,
+    /// Where it began to read on.
+    begun: u64,
+    /// How far ahead: as far as it has read on; 0 for one who has not yet.
+    window: u64,
+    /// When it was used last.
+    used: u64,
+}
+
+/// A range of an object that is got by one request.
+#[derive(Debug)]
+struct Part {
+    begin: u64,
+    end: u64,
+    filled: Mutex<Filled>,
+    changed: Notify,
+    task: Mutex<Option<AbortHandle>>,
+}
+
+#[derive(Debug, Default)]
+struct Filled {
+    bytes: BytesMut,
+    fault: Option<Fault>,
+    /// The memory that it takes.
+    grant: Option<Grant>,
+}
+
+impl Drop for Part {
+    fn drop(&mut self) {
+        // Nobody waits for it any more.
+        if let Some(task) = self.task.get_mut().take() {
+            task.abort();
+        }
+    }
+}
+
+impl Part {
+    /// True if it has all up to an offset, or never will.
+    fn has(&self, end: u64) -> bool {
+        let filled = self.filled.lock();
+        filled.fault.is_some() || self.begin + filled.bytes.len() as u64 >= end.min(self.end)
+    }
+
+    async fn wait(&self, end: u64) {
+        loop {
+            let changed = self.changed.notified();
+            let mut changed = std::pin::pin!(changed);
+            changed.as_mut().enable();
+            if self.has(end) {
+                return;
+            }
+            changed.await;
+        }
+    }
+}
+
+impl State {
+    fn stream_at(&mut self, offset: u64) -> Option<usize> {
+        let near = |stream: &Stream| {
+            let last = stream.planned.max(stream.next.saturating_add(stream.window.min(NEAR)));
+            offset.saturating_add(NEAR.min(stream.window)) >= stream.next && offset <= last
+        };
+        let found = self.streams.iter().enumerate().filter(|(_, stream)| near(stream));
+        found.min_by_key(|(_, stream)| stream.next.abs_diff(offset)).map(|(at, _)| at)
+    }
+
+    /// Forgets parts that no stream needs any more.
+    fn forget(&mut self) {
+        let streams = &self.streams;
+        self.parts.retain(|_, part| {
+            // A part that somebody waits for is theirs as well.
+            Arc::strong_count(part) > 1
+                || streams.iter().any(|stream| {
+                    let behind = stream.next.saturating_sub(if stream.window == 0 { 0 } else { NEAR });
+                    part.end > behind && part.begin < stream.planned
+                })
+        });
+    }
+
+    fn drop_ahead(&mut self) {
+        self.parts.retain(|_, part| Arc::strong_count(part) > 1);
+        for stream in &mut self.streams {
+            stream.begun = stream.next;
+            stream.planned = stream.planned.min(stream.next);
+        }
+    }
+}
+
+impl Shared {
+    /// Has all got that a read needs, and what is ahead of it; gives the parts that it is in.
+    fn plan(self: &Arc<Self>, state: &mut State, offset: u64, end: u64) -> Vec<Arc<Part>> {
+        let size = self.meta.size;
+        // What failed is tried again.
+        state.parts.retain(|_, part| part.filled.lock().fault.is_none());
+        let now = self.engine.clock.fetch_add(1, Ordering::Relaxed);
+        let at = match state.stream_at(offset) {
+            Some(at) => {
+                let most = self.engine.most_ahead().max(FIRST_AHEAD);
+                let stream = &mut state.streams[at];
+                stream.next = stream.next.max(end);
+                if stream.window == 0 {
+                    state.misses = 0;
+                }
+                stream.window = (stream.next - stream.begun.min(stream.next)).clamp(FIRST_AHEAD, most);
+                at
+            }
+            None => {
+                state.misses += 1;
+                let window = if state.misses > MISSES { 0 } else { FIRST_AHEAD };
+                if state.streams.len() == STREAMS {
+                    let oldest = state.streams.iter().enumerate().min_by_key(|(_, stream)| stream.used);
+                    let oldest = oldest.map_or(0, |(at, _)| at);
+                    state.streams.swap_remove(oldest);
+                }
+                state.streams.push(Stream { next: end, planned: offset, begun: offset, window, used: now });
+                state.streams.len() - 1
+            }
+        };
+        let stream = &mut state.streams[at];
+        stream.used = now;
+        let mut stream = *stream;
+        // What is needed and not under way.
+        let grain = if stream.window > 0 && self.engine.cache.is_some() { BLOCK_BYTES } else { GRAIN };
+        let mut from = offset;
+        while from < end {
+            let over = state.parts.range(..=from).next_back().map(|(_, part)| part);
+            if let Some(part) = over.filter(|part| part.end > from) {
+                from = part.end;
+                continue;
+            }
+            let next = state.parts.range(from + 1..).next().map_or(u64::MAX, |(begin, _)| *begin);
+            let before = over.filter(|part| part.end <= from).map_or(0, |part| part.end);
+            let begin = (from / grain * grain).max(before);
+            let until = end.next_multiple_of(grain).min(size).min(next);
+            self.get(state, begin, until, None);
+            from = until;
+        }
+        // What is ahead.
+        if stream.window > 0 {
+            let target = stream.next.saturating_add(stream.window).min(size);
+            let mut from = stream.planned.max(from);
+            let part = (stream.window / 2).clamp(LEAST_PART, PART_BYTES);
+            while from < target {
+                if let Some(known) = state.parts.range(..=from).next_back().map(|(_, part)| part)
+                    && known.end > from
+                {
+                    from = known.end;
+                    continue;
+                }
+                let next = state.parts.range(from..).next().map_or(u64::MAX, |(begin, _)| *begin);
+                let until =
+                    if self.engine.cache.is_some() { (from + part).next_multiple_of(BLOCK_BYTES) } else { from + part };
+                let until = until.min(size).min(next);
+                // A little at a time would be many requests.
+                if until > target && until < size && until - target > part / 2 {
+                    break;
+                }
+                let Some(grant) = self.engine.budget.try_take(until - from) else {
+                    self.engine.reclaim(false);
+                    break;
+                };
+                self.get(state, from, until, Some(grant));
+                from = until;
+            }
+            stream.planned = stream.planned.max(from);
+        } else {
+            stream.planned = end;
+        }
+        state.streams[at] = stream;
+        let covering = state.parts.range(..end).rev().take_while(|(_, part)| part.end > offset);
+        let mut covering: Vec<Arc<Part>> = covering.map(|(_, part)| Arc::clone(part)).collect();
+        covering.reverse();
+        state.forget();
+        covering
+    }
+
+    /// Has a part got.
+    fn get(self: &Arc<Self>, state: &mut State, begin: u64, end: u64, grant: Option<Grant>) {
+        let filled = Mutex::new(Filled { grant, ..Filled::default() });
+        let part = Arc::new(Part { begin, end, filled, changed: Notify::new(), task: Mutex::new(None) });
+        // It may go on without the one who asked; it ends when nobody knows the part any more.
+        let task = runtime().spawn(fill::fill(Arc::clone(self), Arc::downgrade(&part), begin, end));
+        *part.task.lock() = Some(task.abort_handle());
+        state.parts.insert(begin, part);
+    }
+
+    /// The bytes of a read, of parts that have them.
+    fn gather(&self, parts: &[Arc<Part>], offset: u64, end: u64) -> Result<Bytes, Fault> {
+        let mut bytes = BytesMut::with_capacity((end - offset) as usize);
+        for part in parts {
+            let filled = part.filled.lock();
+            let from = (offset + bytes.len() as u64).checked_sub(part.begin).unwrap_or(u64::MAX);
+            let to = (end - part.begin).min(filled.bytes.len() as u64);
+            if from < to {
+                bytes.extend_from_slice(&filled.bytes[from as usize..to as usize]);
+            }
+            if offset + (bytes.len() as u64) < end.min(part.end)
+                && let Some(fault) = &filled.fault
+            {
+                return Err(fault.clone());
+            }
+        }
+        Ok(bytes.freeze())
+    }
+
+    fn failed(&self, fault: &Fault) -> io::Error {
+        self.remote.tell(&self.key, fault);
+        if matches!(fault.kind, FaultKind::Replaced | FaultKind::Gone) {
+            self.state.lock().failed.get_or_insert_with(|| fault.clone());
+        }
+        fault.clone().into()
+    }
+}
+
+impl Reader {
+    /// Opens a version of an object; no request is made.
+    pub fn new(engine: &Arc<Engine>, remote: &Arc<Remote>, key: String, meta: &Meta) -> Self {
+        let version = format!("{key}\0{} {:?} {:?} {:?}", meta.size, meta.etag, meta.version, meta.modified);
+        let version = [&*remote.id, b"\0", version.as_bytes()].concat().into_boxed_slice();
+        let state =
+            State { streams: Vec::new(), parts: BTreeMap::new(), misses: 0, failed: None, used: Instant::now() };
+        let shared = Arc::new(Shared {
+            engine: Arc::clone(engine),
+            remote: Arc::clone(remote),
+            key,
+            meta: meta.clone(),
+            version,
+            requests: Semaphore::new(REQUESTS),
+            state: Mutex::new(state),
+        });
+        engine.add(&shared);
+        Self(shared)
+    }
+
+    fn block(shared: &Shared, number: u64) -> BlockKey {
+        BlockKey::new(&shared.version, number)
+    }
+}
+
+impl Drop for Reader {
+    fn drop(&mut self) {
+        self.0.engine.open.fetch_sub(1, Ordering::Relaxed);
+        // Those that are under way end with their parts.
+        let parts = std::mem::take(&mut self.0.state.lock().parts);
+        drop(parts);
+    }
+}
+
+/// A task that ends when nobody waits for it.
+struct Ends(AbortHandle);
+
+impl Drop for Ends {
+    fn drop(&mut self) {
+        self.0.abort();
+    }
+}
+
+impl ReadObject for Reader {
+    fn read(&self, offset: u64, length: usize, done: Done) -> Ticket {
+        let shared = &self.0;
+        let end = offset.saturating_add(length as u64).min(shared.meta.size);
+        if offset >= end {
+            done(Ok(Bytes::new()));
+            return Ticket(None);
+        }
+        let mut state = shared.state.lock();
+        state.used = Instant::now();
+        if let Some(fault) = state.failed.clone() {
+            drop(state);
+            done(Err(fault.into()));
+            return Ticket(None);
+        }
+        let parts = shared.plan(&mut state, offset, end);
+        drop(state);
+        if parts.iter().all(|part| part.has(end)) {
+            done(shared.gather(&parts, offset, end).map_err(|fault| shared.failed(&fault)));
+            return Ticket(None);
+        }
+        let shared = Arc::clone(shared);
+        let task = runtime().spawn(async move {
+            for part in &parts {
+                part.wait(end).await;
+            }
+            done(shared.gather(&parts, offset, end).map_err(|fault| shared.failed(&fault)));
+        });
+        Ticket(Some(Box::new(Ends(task.abort_handle()))))
+    }
+
+    fn read_full(&self, into: &mut [u8], offset: u64) -> io::Result<usize> {
+        let (sender, received) = std::sync::mpsc::sync_channel(1);
+        // Dropped at the end: nobody waits any more.
+        let _ticket = self.read(
+            offset,
+            into.len(),
+            Box::new(move |read| {
+                // Whoever asked waits for it.
+                let _ = sender.send(read);
+            }),
+        );
+        let bytes = received.recv().map_err(|_| io::Error::from_raw_os_error(libc::EINTR))??;
+        into[..bytes.len()].copy_from_slice(&bytes);
+        Ok(bytes.len())
+    }
+}
+
+#[cfg(test)]
+mod tests;

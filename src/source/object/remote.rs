@@ -1,0 +1,88 @@
+//! A bucket as [`ObjectSource`](super::ObjectSource) needs it: listed, and read from.
+
+use std::io;
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
+use std::time::SystemTime;
+
+use serde_json::Value;
+
+use super::client::Client;
+use super::connect::{OptionError, Pairs, connect, elsewhere, runtime};
+use super::keys::{Left, Scope};
+use super::list::list;
+use super::location::Location;
+use super::read::{Engine, Reader, Remote};
+use super::snapshot::{About, Meta, Snapshot, Writer};
+use super::tree::{ReadObject, Store};
+use crate::source::LeftOut;
+
+/// See the module.
+#[derive(Debug)]
+pub struct RemoteStore {
+    location: Location,
+    /// With all that tells it from others.
+    text: Box<[u8]>,
+    scope: Scope,
+    client: Arc<Client>,
+    engine: Arc<Engine>,
+    remote: Arc<Remote>,
+    left: parking_lot::Mutex<Vec<LeftOut>>,
+}
+
+impl RemoteStore {
+    /// What is at a location, as far as it is in `scope`; `scoped` tells that one from others. Nothing is asked yet.
+    ///
+    /// # Errors
+    /// The first option that is wrong.
+    pub fn new(
+        location: Location,
+        options: &Pairs,
+        (scope, scoped): (Scope, &str),
+        engine: Arc<Engine>,
+    ) -> Result<Self, OptionError> {
+        let client = Arc::new(connect(&location, options)?);
+        let bucket = format!("{location} {}", elsewhere(&location, options));
+        let text = format!("{} {scoped}", bucket.trim_end()).trim_end().as_bytes().into();
+        let remote = Remote::new(Arc::clone(&client), bucket.as_bytes());
+        Ok(Self { location, text, scope, client, engine, remote, left: Default::default() })
+    }
+
+    fn key(&self, path: &[u8]) -> String {
+        // Keys are text: others are not in a listing.
+        let path = String::from_utf8_lossy(path);
+        if self.location.prefix.is_empty() { path.into_owned() } else { format!("{}/{path}", self.location.prefix) }
+    }
+}
+
+impl Store for RemoteStore {
+    fn location(&self) -> &[u8] {
+        &self.text
+    }
+
+    fn list(&self, into: Writer, cancelled: &AtomicBool) -> io::Result<Snapshot> {
+        let (listed, left) = (SystemTime::now(), Left::default());
+        let listing = list(&self.client, &self.location, &self.scope, (&into, &left), cancelled);
+        let objects = runtime().block_on(listing)?.objects;
+        tracing::debug!(location = %self.location, objects, "listed");
+        *self.left.lock() = left.named();
+        into.finish(About { location: self.text.clone(), listed, left_out: left.count() })
+    }
+
+    fn open(&self, path: &[u8], meta: &Meta) -> Arc<dyn ReadObject> {
+        Arc::new(Reader::new(&self.engine, &self.remote, self.key(path), meta))
+    }
+
+    fn left_out(&self) -> Vec<LeftOut> {
+        self.left.lock().clone()
+    }
+
+    fn requests(&self) -> Value {
+        let mut value = self.client.counts.json();
+        value["memory_bytes"] = self.engine.memory_in_use().into();
+        if let Some(cache) = self.engine.cache() {
+            value["cache_bytes"] = cache.bytes().into();
+        }
+        value
+    }
+}
