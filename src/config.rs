@@ -154,7 +154,7 @@ pub fn find_sources_or_away(
     for argument in arguments {
         let (given, path) = split_name(argument);
         let fail = |reason: String| ConfigError::Source { path: path.to_path_buf(), reason };
-        let found: (PathBuf, Box<[u8]>, Arc<dyn Source>);
+        let found: Found;
         let text = path.to_string_lossy();
         if is_location(&text) && !path.exists() {
             let location = Location::parse(&text).map_err(|error| fail(error.to_string()))?;
@@ -188,13 +188,16 @@ pub fn find_sources_or_away(
     Ok((sources, away.filter(|_| here == 0)))
 }
 
+/// Where a source is, what its root is called, and its tree.
+type Found = (PathBuf, Box<[u8]>, Arc<dyn Source>);
+
 /// A directory of this machine: where it is, what it is called, and its tree.
 fn local(
     path: &Path,
     argument: &OsStr,
     fail: &dyn Fn(String) -> ConfigError,
     away: &mut Option<ConfigError>,
-) -> Result<(PathBuf, Box<[u8]>, Arc<dyn Source>), ConfigError> {
+) -> Result<Found, ConfigError> {
     if path.as_os_str().is_empty() {
         return Err(fail(format!("no path in `{}`; write NAME=PATH", argument.to_string_lossy())));
     }

@@ -10,7 +10,7 @@ use crate::listing::Exclude;
 use crate::source::object::ObjectSource;
 use crate::source::object::cache::Cache;
 use crate::source::object::connect::Pairs;
-use crate::source::object::keys::Scope;
+use crate::source::object::keys::{Excluded, Scope};
 use crate::source::object::location::Location;
 use crate::source::object::read::Engine;
 use crate::source::object::remote::RemoteStore;
@@ -69,7 +69,7 @@ impl Stores {
             (depth, exclude) => json!({"max_depth": depth, "exclude": exclude}).to_string(),
         };
         let exclude = self.exclude.clone();
-        let excluded = (!exclude.is_empty()).then(|| -> Box<dyn Fn(&[u8]) -> bool + Send + Sync> {
+        let excluded = (!exclude.is_empty()).then(|| -> Excluded {
             Box::new(move |dir| {
                 let end = dir.iter().rposition(|byte| *byte == b'/');
                 let (above, name) = end.map_or((&b""[..], dir), |end| (&dir[..end], &dir[end + 1..]));

@@ -33,6 +33,7 @@ mod serving;
 mod sharing;
 mod shuffle;
 mod soak;
+mod stores;
 mod trees;
 mod updating;
 mod walking;

@@ -69,13 +69,16 @@ pub(super) fn fault(key: &[u8]) -> Option<&'static str> {
     })
 }
 
+/// Whether a directory is left out, by its path.
+pub type Excluded = Box<dyn Fn(&[u8]) -> bool + Send + Sync>;
+
 /// What of a tree is wanted.
 #[derive(Default)]
 pub struct Scope {
     /// How many levels below the root.
     pub max_depth: Option<usize>,
     /// Which directories are not, by their paths.
-    pub excluded: Option<Box<dyn Fn(&[u8]) -> bool + Send + Sync>>,
+    pub excluded: Option<Excluded>,
 }
 
 impl std::fmt::Debug for Scope {

@@ -29,6 +29,8 @@ mod xml;
 const AT_ONCE: usize = 16;
 /// How long it is tried to get a page of which nothing comes.
 const PATIENCE: Duration = Duration::from_secs(60);
+/// The same where nobody can be reached.
+const UNREACHABLE_PATIENCE: Duration = Duration::from_secs(5);
 /// How often is looked whether anybody still waits.
 const LOOK: Duration = Duration::from_millis(100);
 
@@ -90,9 +92,11 @@ async fn patiently<T, F>(client: &Client, mut what: impl FnMut() -> F) -> Result
 where
     F: Future<Output = Result<T, Fault>>,
 {
-    let mut patience = Patience::new(PATIENCE);
+    let (mut patience, mut short) = (Patience::new(PATIENCE), Patience::new(UNREACHABLE_PATIENCE));
     loop {
         match what().await {
+            // Likely an address that is wrong.
+            Err(fault) if fault.kind == FaultKind::Unreachable && !short.rest().await => return Err(fault),
             Err(fault) if fault.kind.may_pass() && patience.rest().await => client.counts.retry(),
             done => return done,
         }

@@ -109,7 +109,7 @@ fn roles_are_assumed() {
 #[test]
 fn single_sign_on() {
     let server = Server::start(|request| {
-        assert_eq!(request.query, "account_id=123&role_name=Read%20Only".replace("%20", "%20"));
+        assert_eq!(request.query, "account_id=123&role_name=Read%20Only");
         match request.headers.get("x-amz-sso_bearer_token").and_then(|value| value.to_str().ok()) {
             Some("good") => Answer::text(
                 200,

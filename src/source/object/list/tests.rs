@@ -133,7 +133,7 @@ fn whoever_does_not_wait_is_not_kept() {
         }
         let begun = Instant::now();
         cancelled.store(true, Ordering::Relaxed);
-        let fault = listing.join().expect("no panic").err().expect("it is given up");
+        let fault = listing.join().expect("no panic").expect_err("it is given up");
         assert_eq!(fault.kind, FaultKind::Cancelled);
         assert!(begun.elapsed() < Duration::from_secs(5));
     });
