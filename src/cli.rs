@@ -14,16 +14,19 @@ use crate::walk::WalkOptions;
 mod announce;
 mod assess;
 mod check;
+mod doctor;
 mod explain;
 mod guard;
 mod index;
 mod infer;
 mod mount;
 mod out;
+mod pages;
 mod patterns;
 mod refresh;
 mod scan;
 mod shuffle;
+mod standing;
 mod status;
 mod unmount;
 
@@ -46,31 +49,23 @@ struct Cli {
 
 #[derive(Debug, Subcommand)]
 enum Command {
-    /// Show the directories that match as folders below MOUNTPOINT
     Mount(Box<mount::MountArgs>),
-    /// Take a mount off, also one whose daemon has died
     #[command(alias = "umount")]
     Unmount(unmount::UnmountArgs),
-    /// Print the directories that match, as they are found
     Scan(scan::ScanArgs),
-    /// Say which matches files belong to
     Assess(assess::AssessArgs),
-    /// Copy out what matches, as a mount would show it
     Shuffle(Box<shuffle::ShuffleArgs>),
-    /// Say why a directory matches or does not, and what comes nearest
     Explain(Box<explain::ExplainArgs>),
-    /// Look for mistakes in patterns
     Check(check::CheckArgs),
-    /// Print the pattern that example directories have in common
     Infer(infer::InferArgs),
-    /// List the built-in patterns, search them, or print one
     Patterns(patterns::PatternsArgs),
-    /// Say what mounts there are and how they are doing
     Status(status::StatusArgs),
-    /// Have a mount look at its sources now
     Refresh(refresh::RefreshArgs),
-    /// Show, verify or drop indexes
     Index(index::IndexArgs),
+    Doctor(doctor::DoctorArgs),
+    Completions(pages::CompletionsArgs),
+    #[command(hide = true)]
+    Man(pages::ManArgs),
     #[command(hide = true)]
     Announce(announce::AnnounceArgs),
     #[command(hide = true)]
@@ -160,8 +155,27 @@ impl WalkArgs {
 
 /// Parses the command line, runs the command and says how the process is to end.
 pub fn main() -> ExitCode {
-    let words: Vec<OsString> = std::env::args_os().skip(1).collect();
-    let cli = Cli::parse();
+    let mut arguments = std::env::args_os();
+    let program = arguments.next().unwrap_or_default();
+    let words: Vec<OsString> = arguments.collect();
+    if standing::is_helper(&program) {
+        return ExitCode::from(match standing::as_helper(&words) {
+            Ok(words) => standing::helper_code(run(words)),
+            Err(code) => code,
+        });
+    }
+    ExitCode::from(run(words))
+}
+
+fn run(words: Vec<OsString>) -> u8 {
+    let words = match standing::expand(words) {
+        Ok(words) => words,
+        Err(error) => {
+            out::error(&error.to_string());
+            return USAGE;
+        }
+    };
+    let cli = Cli::parse_from(std::iter::once(OsString::from("veinfs")).chain(words.iter().cloned()));
     let result = match cli.command {
         Command::Mount(args) => mount::run(&args, &words),
         Command::Unmount(args) => unmount::run(&args),
@@ -175,15 +189,18 @@ pub fn main() -> ExitCode {
         Command::Check(args) => check::run(&args),
         Command::Infer(args) => infer::run(&args),
         Command::Patterns(args) => patterns::run(&args),
+        Command::Doctor(args) => doctor::run(&args),
+        Command::Completions(args) => pages::completions(&args),
+        Command::Man(args) => pages::man(&args),
         Command::Announce(args) => announce::run(args),
         Command::Guard(args) => guard::run(args),
     };
     match result {
-        Ok(code) => ExitCode::from(code),
-        Err(error) if out::is_broken_pipe(&error) => ExitCode::from(DONE),
+        Ok(code) => code,
+        Err(error) if out::is_broken_pipe(&error) => DONE,
         Err(error) => {
             out::error(&format!("{error:#}"));
-            ExitCode::from(if error.is::<ConfigError>() { USAGE } else { FAILED })
+            if error.is::<ConfigError>() { USAGE } else { FAILED }
         }
     }
 }

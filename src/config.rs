@@ -8,7 +8,7 @@ use std::sync::atomic::AtomicBool;
 
 use crate::automaton::Automaton;
 use crate::pattern::compile::compile;
-use crate::pattern::load::{Format, load_file};
+use crate::pattern::load::{Format, load_file, load_text};
 use crate::pattern::{Pattern, PatternError, library, nearest};
 use crate::source::Source;
 use crate::source::local::LocalSource;
@@ -78,6 +78,10 @@ pub fn load_patterns(arguments: &[OsString]) -> Result<Vec<Pattern>, ConfigError
 }
 
 fn load_pattern(argument: &OsStr) -> Result<Vec<Pattern>, Vec<PatternError>> {
+    // What a file of a standing mount has in it.
+    if argument.as_bytes().starts_with(b"{") {
+        return load_text(argument.as_bytes(), Format::Json, "pattern", "pattern");
+    }
     let path = Path::new(argument);
     let is_path = argument.as_bytes().contains(&b'/') || Format::of(path) != Format::Unknown;
     let name = argument.to_string_lossy();

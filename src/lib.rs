@@ -92,6 +92,8 @@ pub mod matcher;
 pub mod entry;
 pub mod shut;
 pub mod source;
+pub mod doctor;
+pub mod standing;
 pub mod stores;
 
 pub mod listing;

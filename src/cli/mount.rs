@@ -7,13 +7,14 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context, anyhow};
-use serde_json::{Map, json};
+use sd_notify::NotifyState;
+use serde_json::{Map, Value, json};
 
-use super::{DONE, FAILED, PatternArgs, USAGE, WalkArgs, out, split_last};
+use super::{DONE, FAILED, USAGE, WalkArgs, out, split_last};
 use crate::config::{ConfigError, NamedSource, compile_all, find_sources_or_away, load_patterns};
 use crate::daemon::{DaemonChannel, open_log, spawn_background};
 use crate::expand::Symlinks;
-use crate::fs::mount::{Keeping, MountOptions, mount};
+use crate::fs::mount::{Keeping, MountOptions, Mounted, mount};
 use crate::fs::{FsOptions, OpenMode, ViewMode};
 use crate::live::Live;
 use crate::mounts::prepare_mountpoint;
@@ -30,10 +31,14 @@ use crate::watch::Choice;
 #[command(override_usage = "veinfs mount [OPTIONS] SOURCE... MOUNTPOINT -p PATTERN...")]
 pub(crate) struct MountArgs {
     /// Directories to search, each PATH or NAME=PATH, and last the directory to mount at
-    #[arg(value_name = "SOURCE|MOUNTPOINT", required = true, num_args = 1..)]
+    #[arg(value_name = "SOURCE|MOUNTPOINT", required_unless_present = "config", num_args = 1..)]
     paths: Vec<OsString>,
-    #[command(flatten)]
-    patterns: PatternArgs,
+    /// Pattern file (JSON, YAML, TOML) or the name of a built-in pattern; repeat for several
+    #[arg(short = 'p', long = "pattern", value_name = "PATTERN", required_unless_present = "config")]
+    patterns: Vec<OsString>,
+    /// Mount what a file says: a path, or the name of one in ~/.config/veinfs/mounts.d or /etc/veinfs/mounts.d
+    #[arg(long, value_name = "NAME|FILE")]
+    config: Option<PathBuf>,
     #[command(flatten)]
     walk: WalkArgs,
     /// What is shown of a match
@@ -76,8 +81,8 @@ pub(crate) struct MountArgs {
     /// Threads that answer the kernel
     #[arg(long, value_name = "N", default_value_t = 4, value_parser = clap::value_parser!(u16).range(1..=256))]
     fuse_threads: u16,
-    /// Mount options as mount(8) has them: allow_other, noexec, nonempty, attr_timeout=SECONDS
-    #[arg(short = 'o', value_name = "OPTION,...", value_delimiter = ',')]
+    /// Mount options as mount(8) has them: allow_other, noexec, nonempty, attr_timeout=SECONDS, fsname=NAME
+    #[arg(short = 'o', long, value_name = "OPTION,...", value_delimiter = ',')]
     options: Vec<String>,
     /// Append the daemon's messages to FILE
     #[arg(long, value_name = "FILE")]
@@ -88,10 +93,11 @@ pub(crate) struct MountArgs {
 const GRACE: Duration = Duration::from_secs(2);
 
 /// What `-o` can say; the second column tells of those that fstab holds for others and that change nothing here.
-const OPTIONS: [(&str, bool); 24] = [
+const OPTIONS: [(&str, bool); 25] = [
     ("allow_other", true),
     ("attr_timeout", true),
     ("exec", true),
+    ("fsname", true),
     ("noexec", true),
     ("nonempty", true),
     ("defaults", false),
@@ -197,11 +203,17 @@ struct KernelOptions {
     exec: bool,
     nonempty: bool,
     attr_timeout: Option<Duration>,
+    source_name: Option<String>,
 }
 
 fn kernel_options(args: &MountArgs) -> Result<KernelOptions, ConfigError> {
-    let mut options =
-        KernelOptions { allow_other: false, exec: true, nonempty: false, attr_timeout: args.attr_timeout };
+    let mut options = KernelOptions {
+        allow_other: false,
+        exec: true,
+        nonempty: false,
+        attr_timeout: args.attr_timeout,
+        source_name: None,
+    };
     for option in args.options.iter().filter(|option| !option.is_empty() && !option.starts_with("x-")) {
         let (name, value) = option.split_once('=').map_or((option.as_str(), None), |(name, value)| (name, Some(value)));
         match (name, value) {
@@ -209,6 +221,7 @@ fn kernel_options(args: &MountArgs) -> Result<KernelOptions, ConfigError> {
             ("exec", None) => options.exec = true,
             ("noexec", None) => options.exec = false,
             ("nonempty", None) => options.nonempty = true,
+            ("fsname", Some(value)) => options.source_name = Some(value.to_owned()),
             ("attr_timeout", Some(value)) => {
                 let wrong = |why| ConfigError::Usage(format!("-o attr_timeout={value}: {why}"));
                 options.attr_timeout = Some(seconds(value).map_err(wrong)?);
@@ -274,7 +287,8 @@ pub(crate) fn run(args: &MountArgs, words: &[OsString]) -> anyhow::Result<u8> {
                     return Err(error.into());
                 }
             }
-            match mounted.wait() {
+            tell_service(&mounted);
+            match mounted.wait(&|| notify(&[NotifyState::Stopping])) {
                 ShutdownReason::SessionFailed(error) => Err(anyhow!("the session ended: {error}")),
                 ShutdownReason::Signal(_) | ShutdownReason::Unmounted => Ok(DONE),
             }
@@ -282,11 +296,26 @@ pub(crate) fn run(args: &MountArgs, words: &[OsString]) -> anyhow::Result<u8> {
     }
 }
 
-fn serve(args: &MountArgs, background: bool) -> anyhow::Result<crate::fs::mount::Mounted> {
+/// Tells a service manager that the mount is there, if one asks (sd_notify(3)).
+fn tell_service(mounted: &Mounted) {
+    let status = mounted.live().status(Value::Null);
+    let state = status["state"].as_str().unwrap_or_default();
+    let text = format!("{state}, {} matches, {} errors", status["matches"], status["errors"]);
+    notify(&[NotifyState::Ready, NotifyState::Status(&text)]);
+}
+
+fn notify(states: &[NotifyState<'_>]) {
+    // Without one there is nothing to be told.
+    if let Err(error) = sd_notify::notify(states) {
+        tracing::debug!(%error, "the service manager is not told");
+    }
+}
+
+fn serve(args: &MountArgs, background: bool) -> anyhow::Result<Mounted> {
     let kernel = kernel_options(args)?;
     let (sources, mountpoint) = split_last(args.paths.clone())
         .ok_or_else(|| ConfigError::Usage("give at least one SOURCE and then the MOUNTPOINT".into()))?;
-    let patterns = load_patterns(&args.patterns.patterns)?;
+    let patterns = load_patterns(&args.patterns)?;
     let automaton = Arc::new(compile_all(&patterns, args.layout.as_deref())?);
     let walk = args.walk.options()?;
     let (sources, all_away) = find_sources_or_away(&sources, &args.walk.stores(&walk))?;
@@ -319,7 +348,8 @@ fn serve(args: &MountArgs, background: bool) -> anyhow::Result<crate::fs::mount:
     // take it runs yet.
     signals::block().context("signals")?;
     let store = open_index(args, &sources, &walk, &patterns);
-    let source_name = source_name(sources.iter().map(|source| source.root.as_path()));
+    let source_name =
+        kernel.source_name.unwrap_or_else(|| source_name(sources.iter().map(|source| source.root.as_path())));
     let (live, inodes) = Live::new(prepared.path, automaton, patterns, sources, options, Arc::default());
     let mode = if args.no_watch { WatchMode::Off } else { args.watch };
     let poll = (mode != WatchMode::Off && !args.poll.is_zero()).then_some(args.poll);

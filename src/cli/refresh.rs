@@ -15,11 +15,14 @@ use crate::mounts::{MountState, MountsError, find, resolve, state};
 #[derive(Debug, clap::Args)]
 pub(crate) struct RefreshArgs {
     /// The mount
-    #[arg(value_name = "MOUNTPOINT")]
-    mountpoint: PathBuf,
+    #[arg(value_name = "MOUNTPOINT", required_unless_present = "config")]
+    mountpoint: Option<PathBuf>,
     /// Only what is here or below: a path in the mount, or in one of its sources
     #[arg(value_name = "PATH")]
     path: Option<PathBuf>,
+    /// The mount of a file, as `veinfs mount --config` has it
+    #[arg(long, value_name = "NAME|FILE", conflicts_with = "mountpoint")]
+    config: Option<PathBuf>,
 }
 
 /// How often the mount is asked whether it is done.
@@ -30,8 +33,15 @@ const ATTRIBUTE: &str = "user.veinfs.refresh";
 const LONGEST: usize = 255;
 
 pub(crate) fn run(args: &RefreshArgs) -> anyhow::Result<u8> {
-    let shown = args.mountpoint.display();
-    let mountpoint = match find(&args.mountpoint)? {
+    let given = match (&args.mountpoint, &args.config) {
+        (Some(mountpoint), _) => mountpoint.clone(),
+        (None, config) => {
+            let standing = super::standing::read(config.as_deref().unwrap_or(Path::new("")))?;
+            standing.mountpoint.ok_or_else(|| anyhow!("the file names no mountpoint"))?.into()
+        }
+    };
+    let shown = given.display();
+    let mountpoint = match find(&given)? {
         Some(entry) if entry.is_veinfs() => entry.mountpoint,
         _ => {
             out::error(&format!("{shown}: no veinfs mount is here; `veinfs status` lists all"));

@@ -279,10 +279,11 @@ impl Mounted {
         true
     }
 
-    /// Serves until somebody unmounts or a signal comes, then unmounts.
-    pub fn wait(&self) -> ShutdownReason {
+    /// Serves until somebody unmounts or a signal comes, then says that it is `ending` and unmounts.
+    pub fn wait(&self, ending: &dyn Fn()) -> ShutdownReason {
         loop {
             let reason = self.waiter.wait();
+            ending();
             if self.end(&reason) {
                 return reason;
             }

@@ -374,6 +374,7 @@ fn links_lead_somewhere() {
         "docs/explain.md",
         "docs/infer.md",
         "docs/library.md",
+        "docs/object-stores.md",
         "docs/patterns.md",
     ] {
         let path = repository().join(page);
