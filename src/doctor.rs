@@ -97,10 +97,17 @@ pub fn judge(facts: &Facts) -> Vec<Finding> {
             say(Ok, format!("Linux {}.{} passes reads of large files through", version.0, version.1), None);
         }
         Some(version) if version >= PASSTHROUGH => {
-            say(Ok, format!("Linux {}.{}; reads of large files are passed through for root only", version.0, version.1), None);
+            say(
+                Ok,
+                format!("Linux {}.{}; reads of large files are passed through for root only", version.0, version.1),
+                None,
+            );
         }
         Some(version) if version >= OLDEST => {
-            let text = format!("Linux {}.{} passes no reads through; 6.9 does, which makes large files faster", version.0, version.1);
+            let text = format!(
+                "Linux {}.{} passes no reads through; 6.9 does, which makes large files faster",
+                version.0, version.1
+            );
             say(Warning, text, None);
         }
         Some(version) => {
@@ -115,7 +122,9 @@ pub fn judge(facts: &Facts) -> Vec<Finding> {
         (Some((path, false)), _) => {
             say(Failure, format!("{path} has no rights to mount"), Some(&format!("chmod u+s {path}")));
         }
-        (None, _) => say(Failure, "fusermount3 is missing, which mounts for ordinary users".into(), Some("apt install fuse3")),
+        (None, _) => {
+            say(Failure, "fusermount3 is missing, which mounts for ordinary users".into(), Some("apt install fuse3"))
+        }
     }
     if !facts.root && !facts.user_allow_other {
         let cure = "echo user_allow_other >> /etc/fuse.conf (as root)";

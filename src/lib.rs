@@ -89,10 +89,10 @@ pub mod pattern;
 pub mod automaton;
 pub mod matcher;
 
+pub mod doctor;
 pub mod entry;
 pub mod shut;
 pub mod source;
-pub mod doctor;
 pub mod standing;
 pub mod stores;
 

@@ -6,7 +6,7 @@
 //! ```toml
 //! sources = ["/data/runs", "nas=/mnt/nas/runs", "s3://lab-runs/2026"]
 //! mountpoint = "/srv/runs"
-//! patterns = ["./run.yaml", "bids", { name = "raw", files = ["*.raw"] }]
+//! patterns = ["./run.yaml", "bids-dataset", { name = "raw", files = ["*.raw"] }]
 //! poll = "5m"
 //! options = ["allow_other"]
 //! option = { region = "eu-west-1" }
@@ -81,10 +81,9 @@ pub fn parse(
     for (key, value) in table.get_ref() {
         reading.entry(key, value);
     }
-    for (missing, is_missing) in [
-        ("sources", reading.standing.sources.is_empty()),
-        ("patterns", reading.standing.patterns.is_empty()),
-    ] {
+    for (missing, is_missing) in
+        [("sources", reading.standing.sources.is_empty()), ("patterns", reading.standing.patterns.is_empty())]
+    {
         if is_missing && !table.get_ref().keys().any(|key| key.get_ref() == missing) {
             reading.wrong.push(wrong(text, origin, 0, format!("there is no `{missing}`"), None));
         }
@@ -260,7 +259,8 @@ mod tests {
     use super::*;
 
     fn known() -> Vec<Known> {
-        let one = |name: &str, takes_value, repeats, is_path| Known { name: name.into(), takes_value, repeats, is_path };
+        let one =
+            |name: &str, takes_value, repeats, is_path| Known { name: name.into(), takes_value, repeats, is_path };
         vec![
             one("poll", true, false, false),
             one("follow", false, false, false),
@@ -301,7 +301,7 @@ mod tests {
         --pattern=bids
         --pattern=/etc/m/run.yaml
         --pattern=/etc/m/a.toml
-        --pattern={"name":"raw","files":["*.raw"],"min":2}
+        --pattern={"files":["*.raw"],"min":2,"name":"raw"}
         /data
         nas=/home/u/nas
         /etc/m/runs
@@ -312,7 +312,7 @@ mod tests {
 
     #[test]
     fn what_is_wrong_is_said_with_its_place() {
-        let error = |text| read(text).expect_err(text);
+        let error = |text: &str| read(text).expect_err(text);
         let base = "sources = ['/a']\npatterns = ['x']\n";
         insta::assert_snapshot!(error(&format!("{base}  pol = '5m'")), @"x.toml: line 3, column 3: `pol` is no key of a mount; did you mean `poll`?");
         insta::assert_snapshot!(error(&format!("{base}follow = 'yes'")), @"x.toml: line 3, column 10: `follow` is `true` or `false`");

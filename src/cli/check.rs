@@ -8,7 +8,7 @@ use super::{DONE, FAILED, out};
 use crate::config::{compile_all, load_patterns};
 use crate::pattern::lint::{Severity, lint};
 
-/// Look for mistakes in patterns: clauses that can never hold, and what is likely not meant.
+/// Look for mistakes in patterns: what can never hold, and what is likely not meant
 ///
 /// Exit codes: 0 if nothing is wrong, warnings aside; 1 if something can never hold; 2 if a pattern cannot be used.
 #[derive(Debug, clap::Args)]

@@ -25,7 +25,7 @@ use crate::walk::WalkOptions;
 /// How long the list of changes is sought, in steps.
 const STEPS: u32 = 60_000;
 
-/// Say why a directory matches a pattern or does not, clause by clause, and what would make it match.
+/// Say why a directory matches a pattern or does not, and what would make it match
 ///
 /// With --nearest, say which directories of sources come nearest to matching.
 ///

@@ -17,7 +17,7 @@ use crate::index::survey::{self, RemoveError, Summary};
 use crate::index::{IndexError, cache_directory};
 use crate::mounts::{MountState, state, veinfs_mounts};
 
-/// Show, verify or drop indexes: what veinfs remembers of sources, kept in the cache directory.
+/// Show, verify or drop indexes: what is remembered of sources, in the cache directory
 #[derive(Debug, clap::Args)]
 pub(crate) struct IndexArgs {
     #[command(subcommand)]

@@ -116,16 +116,20 @@ pub(super) fn check_fstab(text: &str) -> Vec<(String, Option<String>)> {
     let known = known(&command());
     let lines = text.lines().map(|line| line.split_whitespace().collect::<Vec<_>>());
     let ours = lines.filter_map(|fields| match fields[..] {
-        [source, place, "veinfs" | "fuse.veinfs", ref rest @ ..] if !source.starts_with('#') => {
-            Some((source.to_owned(), place.to_owned(), rest.first().map_or(String::new(), |options| (*options).to_owned())))
-        }
+        [source, place, "veinfs" | "fuse.veinfs", ref rest @ ..] if !source.starts_with('#') => Some((
+            source.to_owned(),
+            place.to_owned(),
+            rest.first().map_or(String::new(), |options| (*options).to_owned()),
+        )),
         _ => None,
     });
     ours.map(|(source, place, options)| {
         let asked = helper::parse(&[source, place.clone(), "-o".to_owned(), options], &known);
         let wrong = match asked {
             Err(error) => Some(error.to_string()),
-            Ok(asked) if !asked.words.iter().any(|word| word.starts_with("--pattern=") || word.starts_with("--config=")) => {
+            Ok(asked)
+                if !asked.words.iter().any(|word| word.starts_with("--pattern=") || word.starts_with("--config=")) =>
+            {
                 Some("it names no pattern; add `pattern=…` or `config=…` to its options".to_owned())
             }
             Ok(_) => None,
@@ -208,7 +212,9 @@ pub(super) fn as_helper(arguments: &[OsString]) -> Result<Vec<OsString>, u8> {
         Err(code)
     };
     let texts: Result<Vec<String>, OsString> = arguments.iter().cloned().map(OsString::into_string).collect();
-    let Ok(texts) = texts else { return told("an argument is no UTF-8; name what it stands for by --config", HELPER_USAGE) };
+    let Ok(texts) = texts else {
+        return told("an argument is no UTF-8; name what it stands for by --config", HELPER_USAGE);
+    };
     let asked = match helper::parse(&texts, &known(&command())) {
         Ok(asked) => asked,
         Err(error) => return told(&error.to_string(), HELPER_USAGE),
@@ -218,7 +224,8 @@ pub(super) fn as_helper(arguments: &[OsString]) -> Result<Vec<OsString>, u8> {
     {
         return told(&format!("-N {namespace}: {error}"), HELPER_SYSTEM);
     }
-    let words: Vec<OsString> = std::iter::once("mount".into()).chain(asked.words.into_iter().map(OsString::from)).collect();
+    let words: Vec<OsString> =
+        std::iter::once("mount".into()).chain(asked.words.into_iter().map(OsString::from)).collect();
     if asked.fake {
         return match expand(words) {
             Ok(_) => Err(0),

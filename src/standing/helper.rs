@@ -31,7 +31,8 @@ pub struct HelperError(String);
 
 /// Options of fstab(5) that are of mount(8) itself, and not handed on.
 const OF_MOUNT: [&str; 14] = [
-    "defaults", "auto", "noauto", "user", "nouser", "users", "owner", "group", "nofail", "_netdev", "rw", "ro", "nodev", "nosuid",
+    "defaults", "auto", "noauto", "user", "nouser", "users", "owner", "group", "nofail", "_netdev", "rw", "ro",
+    "nodev", "nosuid",
 ];
 
 /// Takes the arguments of a helper apart: `SOURCE MOUNTPOINT [-sfnv] [-N NAMESPACE] [-o OPTIONS] [-t TYPE]` (mount(8),
@@ -55,7 +56,8 @@ pub fn parse(arguments: &[String], known: &[Known]) -> Result<Asked, HelperError
                         'o' | 't' | 'N' => {
                             let value = rest.next().ok_or_else(|| HelperError(format!("-{letter} has no value")))?;
                             match letter {
-                                'o' => options.extend(value.split(',').filter(|option| !option.is_empty()).map(str::to_owned)),
+                                'o' => options
+                                    .extend(value.split(',').filter(|option| !option.is_empty()).map(str::to_owned)),
                                 'N' => asked.namespace = Some(value.clone()),
                                 _ => {}
                             }
@@ -74,7 +76,9 @@ pub fn parse(arguments: &[String], known: &[Known]) -> Result<Asked, HelperError
         let long = name.replace('_', "-");
         match (long.as_str(), value) {
             ("remount", _) => {
-                return Err(wrong("it cannot be mounted otherwise while it is mounted; unmount it, and mount it again"));
+                return Err(wrong(
+                    "it cannot be mounted otherwise while it is mounted; unmount it, and mount it again",
+                ));
             }
             ("pattern", Some(value)) => words.push(format!("--pattern={value}")),
             ("config", Some(value)) => {
@@ -141,10 +145,16 @@ mod tests {
     fn lines_of_fstab() {
         let table = [
             (&["/a", "/m", "-o", "rw,pattern=/p.yaml"][..], "--pattern=/p.yaml --options=fsname=/a -- /a /m"),
-            (&["/a#/b", "/m", "-sn", "-o", "pattern=x,pattern=y,allow_other,nofail"], "--pattern=x --pattern=y --options=allow_other,fsname=/a#/b -- /a /b /m"),
+            (
+                &["/a#/b", "/m", "-sn", "-o", "pattern=x,pattern=y,allow_other,nofail"],
+                "--pattern=x --pattern=y --options=allow_other,fsname=/a#/b -- /a /b /m",
+            ),
             (&[r"/a\#1#n=/b", "/m", "-o", "pattern=x"], r"--pattern=x --options=fsname=/a\#1#n=/b -- /a#1 n=/b /m"),
             (&["none", "/m", "-o", "config=runs,_netdev,x-systemd.automount,user=ben"], "--config=runs -- /m"),
-            (&["/a", "/m", "-t", "fuse.veinfs", "-o", "pattern=x,poll=5m,no_index,view=all"], "--pattern=x --poll=5m --no-index --view=all --options=fsname=/a -- /a /m"),
+            (
+                &["/a", "/m", "-t", "fuse.veinfs", "-o", "pattern=x,poll=5m,no_index,view=all"],
+                "--pattern=x --poll=5m --no-index --view=all --options=fsname=/a -- /a /m",
+            ),
         ];
         for (line, wanted) in table {
             assert_eq!(words(line).as_deref(), Ok(wanted), "{line:?}");

@@ -14,6 +14,7 @@ mod following;
 mod generate;
 mod handles;
 mod holding;
+mod house;
 mod indexing;
 mod inferring;
 mod library;

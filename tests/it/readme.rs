@@ -375,6 +375,7 @@ fn links_lead_somewhere() {
         "docs/infer.md",
         "docs/library.md",
         "docs/object-stores.md",
+        "docs/operations.md",
         "docs/patterns.md",
     ] {
         let path = repository().join(page);
