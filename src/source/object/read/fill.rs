@@ -3,12 +3,11 @@
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
-use bytes::Bytes;
 use futures_util::StreamExt;
 use http::header::{CONTENT_RANGE, ETAG, HeaderName, IF_MATCH, LAST_MODIFIED, RANGE};
 use http::{Method, StatusCode};
 
-use super::{Part, Reader, Shared};
+use super::{Part, Reader, Shared, gather};
 use crate::source::object::cache::BLOCK_BYTES;
 use crate::source::object::client::{Asked, Patience, etag, header, time};
 use crate::source::object::count::Purpose;
@@ -22,8 +21,7 @@ pub(super) async fn fill(shared: Arc<Shared>, part: Weak<Part>, begin: u64, end:
     if let Err(fault) = get(&shared, &part, begin, end).await
         && let Some(part) = part.upgrade()
     {
-        part.filled.lock().fault = Some(fault);
-        part.changed.notify_waiters();
+        part.fail(fault);
     }
 }
 
@@ -78,32 +76,17 @@ async fn cached(shared: &Arc<Shared>, part: &Weak<Part>, begin: u64, end: u64) -
         let block = tokio::task::spawn_blocking(move || cache.get(key, length as usize)).await;
         let Ok(Some(block)) = block else { break };
         let upto = (first + length).min(end);
-        if !add(part, &block[(at - first) as usize..(upto - first) as usize]) {
-            return end;
-        }
+        let Some(part) = part.upgrade() else { return end };
+        part.add(block.slice((at - first) as usize..(upto - first) as usize));
         shared.remote.client.counts.cached(upto - at);
         at = upto;
     }
     at
 }
 
-/// Adds bytes to a part; false if nobody wants it any more.
-fn add(part: &Weak<Part>, bytes: &[u8]) -> bool {
-    let Some(part) = part.upgrade() else { return false };
-    let mut filled = part.filled.lock();
-    if filled.bytes.is_empty() {
-        filled.bytes.reserve((part.end - part.begin) as usize);
-    }
-    filled.bytes.extend_from_slice(bytes);
-    drop(filled);
-    part.changed.notify_waiters();
-    true
-}
-
 /// Keeps the whole blocks of a part.
 fn keep(shared: &Shared, part: &Weak<Part>, begin: u64, end: u64) {
     let (Some(cache), Some(part)) = (&shared.engine.cache, part.upgrade()) else { return };
-    let filled = part.filled.lock();
     let mut first = begin.next_multiple_of(BLOCK_BYTES);
     while first < end {
         let next = (first + BLOCK_BYTES).min(shared.meta.size);
@@ -112,8 +95,9 @@ fn keep(shared: &Shared, part: &Weak<Part>, begin: u64, end: u64) {
         }
         let key = Reader::block(shared, first / BLOCK_BYTES);
         if !cache.may_have(key) {
-            let bytes = &filled.bytes[(first - begin) as usize..(next - begin) as usize];
-            cache.put(key, Bytes::copy_from_slice(bytes));
+            if let Ok(pieces) = gather(std::slice::from_ref(&part), first, next) {
+                cache.put(key, pieces.concat().into());
+            }
         }
         first = next;
     }
@@ -151,12 +135,13 @@ async fn request(
         patience.progress();
         let skipped = skip.min(more.len() as u64);
         skip -= skipped;
-        let more = &more[skipped as usize..];
-        let more = &more[..(end - *at).min(more.len() as u64) as usize];
-        if !more.is_empty() && !add(part, more) {
-            return Ok(());
+        let until = more.len().min(skipped as usize + (end - *at) as usize);
+        let more = more.slice(skipped as usize..until);
+        if !more.is_empty() {
+            *at += more.len() as u64;
+            let Some(part) = part.upgrade() else { return Ok(()) };
+            part.add(more);
         }
-        *at += more.len() as u64;
     }
     Ok(())
 }

@@ -40,7 +40,7 @@ impl Store for Paths {
 impl ReadObject for Content {
     fn read(&self, offset: u64, length: usize, done: Done) -> Ticket {
         let mut bytes = vec![0; length];
-        done(self.read_full(&mut bytes, offset).map(|read| Bytes::from(bytes).slice(..read)));
+        done(self.read_full(&mut bytes, offset).map(|read| vec![Bytes::from(bytes).slice(..read)]));
         Ticket(None)
     }
 
