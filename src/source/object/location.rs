@@ -30,6 +30,8 @@ mod tests;
 const ESCAPED: &AsciiSet = &CONTROLS.add(b' ').add(b'"').add(b'#').add(b'%').add(b'<').add(b'>').add(b'?').add(b'\\');
 /// For error messages, and the nearest right one.
 const SCHEMES: [&str; 6] = ["s3", "gs", "az", "abfss", "https", "http"];
+/// Schemes that are meant as they are written, near as they may be to ours.
+const OTHERS: [&str; 9] = ["file", "ftp", "ftps", "sftp", "ssh", "nfs", "smb", "cifs", "hdfs"];
 /// What a URL that carries a secret has in its query: signed URLs of S3 and GCS, shared access signatures of Azure.
 const SIGNED: [&str; 3] = ["x-amz-signature=", "x-goog-signature=", "sig="];
 
@@ -184,9 +186,12 @@ impl Location {
         let what = match scheme.as_str() {
             "s3" | "s3a" | "gs" => "bucket",
             "az" | "azblob" | "azure" | "adl" | "abfs" | "abfss" => "container",
-            "http" | "https" => return Self::parse_http(&scheme, text),
+            "http" | "https" => return Self::parse_http(&scheme, rest),
             "memory" => "name",
-            _ => return Err(LocationError::Scheme { near: nearest(&scheme, SCHEMES), scheme }),
+            other => {
+                let near = if OTHERS.contains(&other) { None } else { nearest(other, SCHEMES) };
+                return Err(LocationError::Scheme { near, scheme });
+            }
         };
         refuse_signed(&scheme, rest)?;
         let (user, host) = match authority.rsplit_once('@') {
@@ -212,8 +217,7 @@ impl Location {
         Ok(Location { store, prefix: prefix(path)? })
     }
 
-    fn parse_http(scheme: &str, text: &str) -> Result<Location, LocationError> {
-        let rest = &text[scheme.len() + "://".len()..];
+    fn parse_http(scheme: &str, rest: &str) -> Result<Location, LocationError> {
         let authority = &rest[..rest.find(['/', '?', '#']).unwrap_or(rest.len())];
         if authority.contains('@') {
             return Err(LocationError::UserInfo(given_by(scheme)));

@@ -1,0 +1,3 @@
+//! Object stores, against servers of our own.
+
+mod identity;
