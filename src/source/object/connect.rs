@@ -29,7 +29,7 @@ use super::credentials::environment::Environment;
 use super::credentials::web::Web;
 use super::credentials::{CredentialError, Renew, azure, google, netrc};
 use super::location::options::Options;
-use super::location::{Location, Store};
+use super::location::{AZURE_CLOUDS, Account, Location, Store};
 
 pub mod http;
 pub mod read_only;
@@ -218,11 +218,29 @@ pub fn identity(location: &Location, options: &Options, environment: &Environmen
             base => format!("{location} at {base}"),
         },
         Store::Azure { .. } => {
-            let (account, service, _) = azure_place(location, options, environment)?;
-            format!("{location} at {service} of {account}")
+            let (name, service, _) = azure_place(location, options, environment)?;
+            match azure_cloud(&service, &name) {
+                Some(cloud) => in_account(location, Account { name, cloud }).to_string(),
+                None => format!("{location} at {service} of {name}"),
+            }
         }
         Store::WebDav { .. } | Store::Memory { .. } => location.to_string(),
     })
+}
+
+/// A location of Azure's with the account named.
+fn in_account(location: &Location, account: Account) -> Location {
+    let mut located = location.clone();
+    if let Store::Azure { account: of, .. } = &mut located.store {
+        *of = Some(account);
+    }
+    located
+}
+
+/// The cloud whose own URL of an account this is.
+fn azure_cloud(service: &str, account: &str) -> Option<&'static str> {
+    let found = AZURE_CLOUDS.iter().find(|cloud| service == format!("https://{account}.blob.{cloud}"));
+    found.copied()
 }
 
 /// Connects to a store. Call it on [`runtime`].
@@ -271,7 +289,8 @@ async fn connect_google(bucket: &str, options: &Options, environment: &Environme
     let is_anonymous = options.is_on("google_skip_signature") || environment.is_on("GOOGLE_SKIP_SIGNATURE");
     let (builder, credentials, renewal) = if is_anonymous {
         // Credentials that are given keep the builder from looking for others.
-        let none = object_store::StaticCredentialProvider::new(object_store::gcp::GcpCredential { bearer: String::new() });
+        let none =
+            object_store::StaticCredentialProvider::new(object_store::gcp::GcpCredential { bearer: String::new() });
         (builder.with_credentials(Arc::new(none)).with_skip_signature(true), None, None)
     } else {
         let (provider, renewal) = google::find(environment, options, &client_options, &Web::new()?).await?;
@@ -373,7 +392,8 @@ fn connect_webdav(origin: &str, options: &Options, environment: &Environment) ->
         let pair = base64::engine::general_purpose::STANDARD.encode(format!("{name}:{password}"));
         let mut value = HeaderValue::from_str(&format!("Basic {pair}")).expect("base64 is text");
         value.set_sensitive(true);
-        client_options = client_options.with_default_headers([(::http::header::AUTHORIZATION, value)].into_iter().collect());
+        client_options =
+            client_options.with_default_headers([(::http::header::AUTHORIZATION, value)].into_iter().collect());
     }
     let builder = HttpBuilder::new().with_url(origin).with_client_options(client_options.clone());
     let store = builder.with_retry(http::retries()).build().map_err(ConnectError::from_store)?;

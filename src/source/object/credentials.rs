@@ -193,7 +193,9 @@ impl<T: PartialEq + Send + Sync> Rotating<T> {
         if let Some((credential, true)) = self.held(SystemTime::now()) {
             return Ok(credential);
         }
-        if let Some((_, error)) = asked.failed.as_ref().filter(|(at, _)| usable.is_none() && at.elapsed() < FAILURE_PAUSE) {
+        if let Some((_, error)) =
+            asked.failed.as_ref().filter(|(at, _)| usable.is_none() && at.elapsed() < FAILURE_PAUSE)
+        {
             return Err(Arc::clone(error));
         }
         match (self.origin.fetch().await, usable) {

@@ -88,7 +88,7 @@ pub struct Account {
 }
 
 /// The clouds of Azure: what follows `blob.` in host names.
-const AZURE_CLOUDS: [&str; 4] =
+pub const AZURE_CLOUDS: [&str; 4] =
     ["core.windows.net", "core.usgovcloudapi.net", "core.chinacloudapi.cn", "fabric.microsoft.com"];
 
 /// Why a text is no location. No message repeats what may be a secret.
@@ -396,7 +396,8 @@ fn in_cloud<'a>(host: &str, path: &'a str) -> Result<Option<(Store, &'a str)>, L
     let bucket = if at == 0 { bucket.to_owned() } else { labels[..at].join(".") };
     // Regions of the main partition are found from the bucket alone; those of others, and dual stacks, are not.
     let service = labels[at..].join(".");
-    let apart = domain.ends_with(".cn") || ["dualstack", "us-gov-", "us-iso", "fips"].iter().any(|w| service.contains(w));
+    let apart =
+        domain.ends_with(".cn") || ["dualstack", "us-gov-", "us-iso", "fips"].iter().any(|w| service.contains(w));
     let endpoint = apart.then(|| format!("https://{service}.{domain}"));
     Ok(Some((Store::S3 { bucket: checked(&bucket, "bucket")?, endpoint }, rest)))
 }

@@ -26,8 +26,8 @@ use crate::source::object::location::{Location, Store};
 const GLOBAL: &str = "https://s3.amazonaws.com";
 /// Where it is said which region a bucket is in.
 const REGION_HEADER: &str = "x-amz-bucket-region";
-/// A region, credentials, and one more thing may be wrong in turn.
-const ATTEMPTS: usize = 4;
+/// A guess, what the answer to it says, and what that answers.
+const ATTEMPTS: usize = 3;
 /// What the first request may take in all.
 const PATIENCE: Duration = Duration::from_secs(30);
 /// Longer answers are no S3's; what is read of them is for people.
@@ -82,7 +82,9 @@ impl Place {
         let in_host = match said.and_then(crate::source::object::location::options::truth) {
             Some(said) => said,
             // Certificates are for one label before the service's; old buckets may have letters that hosts do not have.
-            None => endpoint.is_none() && bucket.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-'),
+            None => {
+                endpoint.is_none() && bucket.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-')
+            }
         };
         let region = guess.unwrap_or_else(|| "us-east-1".to_owned());
         Ok(Place { bucket: bucket.to_owned(), endpoint, region, in_host })
@@ -154,11 +156,9 @@ pub(super) async fn connect(
     let builder = builder(&place, bucket_url.as_str(), options, environment, client_options);
     let (builder, credentials, renewal) = match rotating {
         None => (builder.with_skip_signature(true), None, None),
-        Some(rotating) => (
-            builder.with_credentials(rotating.clone()),
-            Some(rotating.clone() as _),
-            Some(rotating as Arc<dyn Renew>),
-        ),
+        Some(rotating) => {
+            (builder.with_credentials(rotating.clone()), Some(rotating.clone() as _), Some(rotating as Arc<dyn Renew>))
+        }
     };
     let store = builder.build().map_err(ConnectError::from_store)?;
     let protocol = Protocol::S3 { bucket_url, region: place.region, credentials, request_payer, client };
@@ -200,7 +200,7 @@ enum Verdict {
     Elsewhere(String),
     /// It is in another, and the answer does not say in which.
     SomewhereElse,
-    /// Other credentials may do.
+    /// Whoever asks may not, or is not known.
     Refused(String),
     NoBucket,
     /// Neither yes nor no.
@@ -258,18 +258,13 @@ impl Prober<'_> {
     async fn settle(&self, place: &mut Place, prefix: &str, options: &Options) -> Result<(), ConnectError> {
         let store = format!("s3://{}", place.bucket);
         for _ in 0..ATTEMPTS {
-            let generation = self.rotating.map_or(0, |rotating| rotating.generation());
             let verdict = self.ask(place, prefix).await?;
             tracing::debug!("{store} in {}: {verdict:?}", place.region);
             let region = match verdict {
                 Verdict::Good => return Ok(()),
                 Verdict::Elsewhere(region) => region,
                 Verdict::SomewhereElse => self.discover(place).await?,
-                Verdict::Refused(reason) => match self.rotating {
-                    // What was refused was got before this request: it may be old.
-                    Some(rotating) if rotating.renew(generation.max(1)).await => continue,
-                    _ => return Err(self.denied(store, reason)),
-                },
+                Verdict::Refused(reason) => return Err(self.denied(store, reason)),
                 Verdict::NoBucket => return Err(no_bucket(place)),
                 Verdict::Broken(reason) => return Err(ConnectError::Unreachable { store, reason }),
                 Verdict::Wrong(reason) => return Err(ConnectError::setting(place.bucket_url()?, reason)),
@@ -326,7 +321,10 @@ impl Prober<'_> {
             let (parts, body) = self.client.execute(request).await?.into_parts();
             Ok((parts.status, parts.headers, body.bytes().await?))
         };
-        let away = |reason: String| ConnectError::Unreachable { store: format!("{} at {}", place.bucket, place.service()), reason };
+        let away = |reason: String| ConnectError::Unreachable {
+            store: format!("{} at {}", place.bucket, place.service()),
+            reason,
+        };
         match tokio::time::timeout(PATIENCE, whole).await {
             Ok(Ok((status, headers, body))) => {
                 let read = &body[..body.len().min(READ_BYTES)];
@@ -340,8 +338,10 @@ impl Prober<'_> {
     fn denied(&self, store: String, reason: String) -> ConnectError {
         let cure = match self.rotating {
             None => "it is not public: leave out skip_signature, and give credentials",
-            Some(_) => "the credentials need s3:ListBucket on the bucket and s3:GetObject on its objects; others are \
-                        chosen by --option profile=NAME, and public buckets want --option skip_signature=true",
+            Some(_) => {
+                "the credentials need s3:ListBucket on the bucket and s3:GetObject on its objects; others are \
+                        chosen by --option profile=NAME, and public buckets want --option skip_signature=true"
+            }
         };
         ConnectError::Denied { store, reason, cure }
     }

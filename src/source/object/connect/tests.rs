@@ -18,8 +18,14 @@ fn identities_say_which_store_is_meant() {
         ("https://0.r2.cloudflarestorage.com/b", &[], &[], "https://0.r2.cloudflarestorage.com/b"),
         ("gs://b", &[], &[], "gs://b"),
         ("gs://b", &[("base_url", "http://localhost:1")], &[], "gs://b at http://localhost:1"),
-        ("az://c", &[], &[("AZURE_STORAGE_ACCOUNT", "a")], "az://c at https://a.blob.core.windows.net of a"),
-        ("az://c", &[("use_emulator", "true")], &[], "az://c at http://127.0.0.1:10000/devstoreaccount1 of devstoreaccount1"),
+        ("az://c", &[], &[("AZURE_STORAGE_ACCOUNT", "a")], "abfss://c@a.dfs.core.windows.net"),
+        ("abfss://c@a.dfs.core.windows.net/x", &[], &[], "abfss://c@a.dfs.core.windows.net/x"),
+        (
+            "az://c",
+            &[("use_emulator", "true")],
+            &[],
+            "az://c at http://127.0.0.1:10000/devstoreaccount1 of devstoreaccount1",
+        ),
         ("https://h/a", &[], &[], "https://h/a"),
     ] {
         let (location, options) = parts(text, given);

@@ -8,12 +8,13 @@
 use std::sync::Arc;
 
 use http::Method;
+use object_store::ClientOptions;
 use object_store::azure::{AzureConfigKey, AzureCredential, MicrosoftAzureBuilder};
-use object_store::{ClientOptions, RetryConfig};
 
 use super::environment::Environment;
 use super::web::{Web, request};
 use super::{CredentialError, Provider, Renew, Reopened};
+use crate::source::object::connect::http::retries;
 use crate::source::object::location::options::Options;
 
 const CURE: &str = "run `az login`, set AZURE_STORAGE_SAS_TOKEN or AZURE_STORAGE_KEY, or give --option \
@@ -138,11 +139,7 @@ pub async fn find(
     let account = account.map(str::to_owned);
     let open = move || {
         let settings = Settings::new(&environment, &options, account.as_deref());
-        let mut builder = settings.builder(&client).with_container_name("any").with_retry(RetryConfig {
-            max_retries: 2,
-            retry_timeout: std::time::Duration::from_secs(10),
-            ..RetryConfig::default()
-        });
+        let mut builder = settings.builder(&client).with_container_name("any").with_retry(retries());
         if by_cli {
             builder = builder.with_use_azure_cli(true);
         }

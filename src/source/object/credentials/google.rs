@@ -18,6 +18,7 @@ use serde_json::Value;
 use super::environment::Environment;
 use super::web::{Web, request};
 use super::{CredentialError, Fetched, Origin, Provider, Renew, Reopened, Rotating};
+use crate::source::object::connect::http::retries;
 use crate::source::object::location::options::Options;
 
 const CLOUD: &str = "Google Cloud Storage";
@@ -51,7 +52,10 @@ pub async fn find(
         if let Some(file) = &file {
             check(file)?;
         }
-        let mut builder = GoogleCloudStorageBuilder::new().with_bucket_name("any").with_client_options(client.clone());
+        let mut builder = GoogleCloudStorageBuilder::new()
+            .with_bucket_name("any")
+            .with_client_options(client.clone())
+            .with_retry(retries());
         for (key, value) in settings(&environment, &options) {
             builder = builder.with_config(key, value);
         }

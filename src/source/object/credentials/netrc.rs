@@ -19,7 +19,9 @@ pub fn lookup(text: &str, host: &str) -> Option<(String, String)> {
                 match word.as_deref() {
                     None => return own.or(default),
                     Some("default") => entry = Some((true, None, None)),
-                    _ => entry = words.next().filter(|name| name.eq_ignore_ascii_case(host)).map(|_| (false, None, None)),
+                    _ => {
+                        entry = words.next().filter(|name| name.eq_ignore_ascii_case(host)).map(|_| (false, None, None))
+                    }
                 }
             }
             Some(_) => {}

@@ -120,7 +120,10 @@ const SECRETS: [(&str, &str); 13] = [
     ("aws_secret_access_key", "set AWS_SECRET_ACCESS_KEY, or run `aws configure` and give --option profile=NAME"),
     ("aws_session_token", "set AWS_SESSION_TOKEN, or run `aws sso login` and give --option profile=NAME"),
     ("aws_sse_customer_key_base64", "set AWS_SSE_CUSTOMER_KEY_BASE64"),
-    ("google_service_account_key", "set GOOGLE_SERVICE_ACCOUNT_KEY, or GOOGLE_APPLICATION_CREDENTIALS to a file's path"),
+    (
+        "google_service_account_key",
+        "set GOOGLE_SERVICE_ACCOUNT_KEY, or GOOGLE_APPLICATION_CREDENTIALS to a file's path",
+    ),
     ("google_bearer_token", "set GOOGLE_BEARER_TOKEN, or run `gcloud auth application-default login`"),
     ("azure_storage_account_key", "set AZURE_STORAGE_KEY, or run `az login`"),
     ("azure_storage_client_secret", "set AZURE_CLIENT_SECRET"),
@@ -236,10 +239,11 @@ fn check(key: &str, name: &str, value: &str) -> Result<(), OptionError> {
     } else if ["endpoint", "_url"].iter().any(|end| name.ends_with(end)) {
         return wrong("a URL is wanted, such as http://localhost:9000");
     }
-    let is_truth = ["skip_signature", "request_payer", "_style_request", "unsigned_payload", "imdsv1_fallback", "allow_http"]
-        .iter()
-        .chain(&["use_azure_cli", "use_emulator", "use_fabric_endpoint", "allow_invalid_certificates", "_only"])
-        .any(|end| name.ends_with(end));
+    let is_truth =
+        ["skip_signature", "request_payer", "_style_request", "unsigned_payload", "imdsv1_fallback", "allow_http"]
+            .iter()
+            .chain(&["use_azure_cli", "use_emulator", "use_fabric_endpoint", "allow_invalid_certificates", "_only"])
+            .any(|end| name.ends_with(end));
     if is_truth && truth(value.trim()).is_none() { wrong("true or false is wanted") } else { Ok(()) }
 }
 

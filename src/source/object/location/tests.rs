@@ -24,21 +24,13 @@ fn normal_forms() {
         ("https://s3-us-west-2.amazonaws.com/bucket/a/", "s3://bucket/a", "a"),
         ("https://bucket.s3.amazonaws.com/a", "s3://bucket/a", "a"),
         ("https://my.dotted.bucket.s3.eu-west-1.amazonaws.com/a", "s3://my.dotted.bucket/a", "a"),
-        (
-            "https://bucket.s3.cn-north-1.amazonaws.com.cn/a",
-            "https://s3.cn-north-1.amazonaws.com.cn/bucket/a",
-            "a",
-        ),
+        ("https://bucket.s3.cn-north-1.amazonaws.com.cn/a", "https://s3.cn-north-1.amazonaws.com.cn/bucket/a", "a"),
         (
             "https://bucket.s3.dualstack.eu-west-1.amazonaws.com/",
             "https://s3.dualstack.eu-west-1.amazonaws.com/bucket",
             "bucket",
         ),
-        (
-            "https://0123.eu.r2.cloudflarestorage.com/bucket/a",
-            "https://0123.eu.r2.cloudflarestorage.com/bucket/a",
-            "a",
-        ),
+        ("https://0123.eu.r2.cloudflarestorage.com/bucket/a", "https://0123.eu.r2.cloudflarestorage.com/bucket/a", "a"),
         ("gs://data.example.org/runs", "gs://data.example.org/runs", "runs"),
         ("https://storage.googleapis.com/bucket/a", "gs://bucket/a", "a"),
         ("https://bucket.storage.googleapis.com/a", "gs://bucket/a", "a"),
@@ -118,9 +110,14 @@ fn key_prefixes_end_with_a_slash() {
 
 #[test]
 fn urls_are_told_from_paths() {
-    for (text, wanted) in
-        [("s3://b", true), ("x-y.z+1://", true), ("://b", false), ("./s3://b", false), ("s3:/b", false), ("3s://b", false)]
-    {
+    for (text, wanted) in [
+        ("s3://b", true),
+        ("x-y.z+1://", true),
+        ("://b", false),
+        ("./s3://b", false),
+        ("s3:/b", false),
+        ("3s://b", false),
+    ] {
         assert_eq!(is_url(text.as_bytes()), wanted, "{text}");
     }
 }

@@ -90,3 +90,39 @@ fn answers_say_what_is_wrong() {
         assert_eq!(judge(status, &headers, &body, place), wanted, "{status} {header:?} {body}");
     }
 }
+
+/// A server that gives one answer, whatever it is asked, to as many as ask; its URL.
+async fn answers(text: &'static str) -> String {
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.expect("a port");
+    let url = format!("http://{}", listener.local_addr().expect("bound"));
+    tokio::spawn(async move {
+        while let Ok((mut stream, _)) = listener.accept().await {
+            let read = stream.read(&mut [0; 4096]).await;
+            drop((read, stream.write_all(text.as_bytes()).await));
+        }
+    });
+    url
+}
+
+#[test]
+fn s3_is_asked_where_a_bucket_is() {
+    super::super::runtime().block_on(async {
+        for (answer, wanted) in [
+            ("HTTP/1.1 301 Moved\r\nx-amz-bucket-region: eu-west-1\r\ncontent-length: 0\r\n\r\n", "eu-west-1"),
+            ("HTTP/1.1 403 Forbidden\r\nx-amz-bucket-region: us-west-2\r\ncontent-length: 0\r\n\r\n", "us-west-2"),
+            (
+                "HTTP/1.1 404 Not Found\r\ncontent-length: 0\r\n\r\n",
+                "no bucket `b` at https://s3.us-east-1.amazonaws.com",
+            ),
+            ("HTTP/1.1 301 Moved\r\ncontent-length: 0\r\n\r\n", "give --option region=REGION"),
+        ] {
+            let global = answers(answer).await;
+            let client = http::connect(&http::client_options(&Options::default(), true)).expect("a client");
+            let prober = Prober { client: &client, rotating: None, request_payer: false, global: &global };
+            let found = prober.discover(&place("s3://b", &[], &[])).await;
+            let said = found.unwrap_or_else(|error| error.to_string());
+            assert!(said.contains(wanted), "{said}");
+        }
+    });
+}

@@ -122,7 +122,8 @@ pub async fn instance(web: &Web, environment: &Environment) -> Result<Fetched<Aw
     if is("AWS_EC2_METADATA_DISABLED") {
         return Err("instance metadata, which AWS_EC2_METADATA_DISABLED forbids".to_owned());
     }
-    let is_v6 = environment.get("AWS_EC2_METADATA_SERVICE_ENDPOINT_MODE").is_some_and(|m| m.eq_ignore_ascii_case("ipv6"));
+    let is_v6 =
+        environment.get("AWS_EC2_METADATA_SERVICE_ENDPOINT_MODE").is_some_and(|m| m.eq_ignore_ascii_case("ipv6"));
     let default = if is_v6 { "http://[fd00:ec2::254]" } else { "http://169.254.169.254" };
     let host = environment.first(&["AWS_EC2_METADATA_SERVICE_ENDPOINT", "AWS_METADATA_ENDPOINT"]).unwrap_or(default);
     let host = host.trim_end_matches('/');

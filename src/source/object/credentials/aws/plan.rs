@@ -118,7 +118,10 @@ fn chosen(settings: &Settings, profiles: &Profiles) -> Result<Plan, CredentialEr
         && let Some(token_file) = environment.get("AWS_WEB_IDENTITY_TOKEN_FILE")
     {
         let Some(arn) = environment.get("AWS_ROLE_ARN") else {
-            return Err(wrong("AWS_WEB_IDENTITY_TOKEN_FILE", "set AWS_ROLE_ARN, too: the role to take on with the token"));
+            return Err(wrong(
+                "AWS_WEB_IDENTITY_TOKEN_FILE",
+                "set AWS_ROLE_ARN, too: the role to take on with the token",
+            ));
         };
         let session_name = environment.get("AWS_ROLE_SESSION_NAME").map(str::to_owned);
         let role = Role { arn: arn.to_owned(), session_name, ..Role::default() };
@@ -196,7 +199,14 @@ fn of_profile(
     if section.contains_key("sso_session") || section.contains_key("sso_start_url") {
         return sso_of_profile(name, section, profiles).map(Some);
     }
-    if let Some(keys) = keys_of(section).map_err(|reason| fail(reason))? {
+    if section.contains_key("login_session") {
+        let process =
+            format!("credential_process = aws configure export-credentials --profile {name} --format process");
+        return Err(fail(&format!(
+            "what `aws login` leaves behind is bound to AWS's own tools; make another profile that asks them, `{process}`"
+        )));
+    }
+    if let Some(keys) = keys_of(section).map_err(fail)? {
         return Ok(Some(Plan::Keys(keys)));
     }
     let process = section.get("credential_process").filter(|command| !command.is_empty());
@@ -205,11 +215,9 @@ fn of_profile(
 
 fn keys_of(section: &Section) -> Result<Option<Keys>, &'static str> {
     match (section.get("aws_access_key_id"), section.get("aws_secret_access_key")) {
-        (Some(id), Some(secret)) => Ok(Some(Keys {
-            id: id.clone(),
-            secret: secret.clone(),
-            token: section.get("aws_session_token").cloned(),
-        })),
+        (Some(id), Some(secret)) => {
+            Ok(Some(Keys { id: id.clone(), secret: secret.clone(), token: section.get("aws_session_token").cloned() }))
+        }
         (Some(_), None) => Err("aws_access_key_id without aws_secret_access_key; run `aws configure`"),
         (None, Some(_)) => Err("aws_secret_access_key without aws_access_key_id; run `aws configure`"),
         (None, None) => Ok(None),
@@ -273,7 +281,9 @@ fn sso_of_profile(name: &str, section: &Section, profiles: &Profiles) -> Result<
     let session = match section.get("sso_session") {
         Some(session) => Some((
             session,
-            profiles.sso_session(session).ok_or_else(|| fail(format!("there is no section [sso-session {session}]")))?,
+            profiles
+                .sso_session(session)
+                .ok_or_else(|| fail(format!("there is no section [sso-session {session}]")))?,
         )),
         None => None,
     };

@@ -170,7 +170,10 @@ mod tests {
         assert_eq!(value("two words", "credential_process"), Some("/bin/x --tag '#1' # not a comment"));
         // `[other]` in `config` is no profile; in `credentials` it is.
         assert_eq!((value("other", "region"), value("other", "aws_access_key_id")), (None, Some("O")));
-        assert_eq!(profiles.sso_session("org").and_then(|s| s.get("sso_region")).map(String::as_str), Some("eu-central-1"));
+        assert_eq!(
+            profiles.sso_session("org").and_then(|s| s.get("sso_region")).map(String::as_str),
+            Some("eu-central-1")
+        );
         assert_eq!(profiles.endpoint("lab", "s3"), Some("http://localhost:9000"));
         assert_eq!(profiles.endpoint("lab", "sts"), Some("http://localhost:9001"));
         assert_eq!(profiles.endpoint("lab", "sso"), None);

@@ -64,7 +64,9 @@ pub async fn role_credentials(
             let expires = role["expiration"].as_i64().and_then(DateTime::from_timestamp_millis);
             Ok(Keys { id, secret, token }.fetched(expires))
         }
-        _ => Err(CredentialError::Unreachable { by: SSO.to_owned(), reason: "an answer without credentials".to_owned() }),
+        _ => {
+            Err(CredentialError::Unreachable { by: SSO.to_owned(), reason: "an answer without credentials".to_owned() })
+        }
     }
 }
 
@@ -85,19 +87,18 @@ fn cache_file(environment: &Environment, login: &Sso) -> Option<PathBuf> {
     environment.at_home(&format!(".aws/sso/cache/{hash}.json"))
 }
 
-async fn token(
-    web: &Web,
-    settings: &Settings,
-    profiles: &Profiles,
-    login: &Sso,
-) -> Result<String, CredentialError> {
+async fn token(web: &Web, settings: &Settings, profiles: &Profiles, login: &Sso) -> Result<String, CredentialError> {
     let path = cache_file(&settings.environment, login).ok_or_else(|| expired(login))?;
     let text = match std::fs::read(&path) {
         Ok(text) => text,
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
             return Err(CredentialError::Missing {
                 cloud: "AWS",
-                looked: vec![format!("the SSO token of profile `{}`, {}, which is not there", login.profile, path.display())],
+                looked: vec![format!(
+                    "the SSO token of profile `{}`, {}, which is not there",
+                    login.profile,
+                    path.display()
+                )],
                 cure: format!("run `aws sso login --profile {}`", login.profile),
             });
         }

@@ -108,11 +108,8 @@ fn credentials(answer: Answer, role: &Role) -> Result<Fetched<AwsCredential>, Cr
         })
     };
     let expires = time(&value("Expiration")?);
-    let keys = Keys {
-        id: value("AccessKeyId")?,
-        secret: value("SecretAccessKey")?,
-        token: Some(value("SessionToken")?),
-    };
+    let keys =
+        Keys { id: value("AccessKeyId")?, secret: value("SecretAccessKey")?, token: Some(value("SessionToken")?) };
     Ok(keys.fetched(expires))
 }
 
@@ -151,7 +148,8 @@ mod tests {
 
     #[test]
     fn elements_of_an_answer() {
-        let xml = "<?xml version=\"1.0\"?><E xmlns=\"urn:x\"><Code>Access&lt;Denied&#33;</Code><n:Region>eu</n:Region></E>";
+        let xml =
+            "<?xml version=\"1.0\"?><E xmlns=\"urn:x\"><Code>Access&lt;Denied&#33;</Code><n:Region>eu</n:Region></E>";
         assert_eq!(element(xml, "Code").as_deref(), Some("Access<Denied!"));
         assert_eq!(element(xml, "Region").as_deref(), Some("eu"));
         assert_eq!(element(xml, "Message"), None);

@@ -66,6 +66,8 @@ sso_role_name = Reader
 sso_session = nobody
 [profile process]
 credential_process = /bin/creds
+[profile login]
+login_session = arn:aws:iam::1:user/me
 [sso-session org]
 sso_region = eu-central-1
 sso_start_url = https://org.awsapps.com/start
@@ -105,11 +107,7 @@ fn the_order_is_that_of_awss_own_tools() {
 
 #[test]
 fn profiles_in_all_their_kinds() {
-    let lent = Role {
-        external_id: Some("them".into()),
-        duration_seconds: Some("900".into()),
-        ..role("arn:role")
-    };
+    let lent = Role { external_id: Some("them".into()), duration_seconds: Some("900".into()), ..role("arn:role") };
     let of_keys = Plan::Role { base: Box::new(keys("ID", "SECRET", None)), role: lent };
     assert_eq!(planned(Some("role"), &[]), Ok(of_keys.clone()));
     let named = Role { session_name: Some("me".into()), ..role("arn:chain") };
@@ -149,6 +147,7 @@ fn what_cannot_be_meant_is_said_with_a_cure() {
         ("dangling", "did you mean `keys`?"),
         ("ssohalf", "no sso_account_id; run `aws configure sso --profile ssohalf`"),
         ("ssonone", "[sso-session nobody]"),
+        ("login", "credential_process = aws configure export-credentials --profile login"),
     ] {
         let error = planned(Some(profile), &[]).expect_err(profile);
         assert!(error.contains(wanted), "{profile}: {error}");
