@@ -115,10 +115,10 @@ pub enum LocationError {
     #[error("a WebDAV URL ends with its path; leave out all from the `{0}` on, or write `{1}` if it is part of a name")]
     Query(char, &'static str),
     /// No bucket, container or host.
-    #[error("no {what} in `{scheme}://`; write `{scheme}://{}/PREFIX`", what.to_uppercase())]
+    #[error("no {what} in `{before}`; write `{before}{}/PREFIX`", what.to_uppercase())]
     NoBucket {
-        /// The scheme as given.
-        scheme: String,
+        /// What comes before it.
+        before: String,
         /// `bucket`, `container` or `host`.
         what: &'static str,
     },
@@ -200,7 +200,7 @@ impl Location {
             None => (None, authority),
         };
         if host.is_empty() {
-            return Err(LocationError::NoBucket { scheme, what });
+            return Err(LocationError::NoBucket { before: format!("{scheme}://"), what });
         }
         if what == "bucket" && host.contains(':') {
             return Err(LocationError::Port(host.to_owned()));
@@ -224,7 +224,7 @@ impl Location {
         }
         let path = &rest[authority.len()..];
         let url = Url::parse(&format!("{scheme}://{authority}/")).map_err(|error| match error {
-            url::ParseError::EmptyHost => LocationError::NoBucket { scheme: scheme.to_owned(), what: "host" },
+            url::ParseError::EmptyHost => LocationError::NoBucket { before: format!("{scheme}://"), what: "host" },
             other => LocationError::Url(other),
         })?;
         let host = url.host_str().unwrap_or_default().to_owned();
@@ -360,7 +360,7 @@ fn azure(container: &str, host: &str) -> Result<Store, LocationError> {
 /// The store of an `https` URL of a cloud, and what of its path is the prefix; nothing for any other host.
 fn in_cloud<'a>(host: &str, path: &'a str) -> Result<Option<(Store, &'a str)>, LocationError> {
     let bucket_in_path = |what: &'static str| match first(path) {
-        ("", _) => Err(LocationError::NoBucket { scheme: format!("https://{host}"), what }),
+        ("", _) => Err(LocationError::NoBucket { before: format!("https://{host}/"), what }),
         (bucket, rest) => Ok((bucket, rest)),
     };
     if AZURE_CLOUDS.iter().any(|cloud| host.ends_with(cloud)) {

@@ -117,8 +117,9 @@ async fn respond(
     if status == 0 {
         std::future::pending::<()>().await;
     }
-    // Stores want to know from every object when it was written.
-    let response = hyper::Response::builder().status(status).header("last-modified", "Fri, 27 Nov 2026 00:00:00 GMT");
+    // Readers want to know of every object when it was written, and which version it is.
+    let response = hyper::Response::builder().status(status);
+    let response = response.header("last-modified", "Fri, 27 Nov 2026 00:00:00 GMT").header("etag", "\"1\"");
     let response = headers.into_iter().fold(response, |response, (name, value)| response.header(name, value));
     Ok(response.body(Full::new(text.into())).expect("a response"))
 }

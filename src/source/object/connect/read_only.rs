@@ -34,7 +34,9 @@ impl ReadOnly {
 /// Whether a store refused who asks, which other credentials may change.
 pub fn is_refusal(error: &Error) -> bool {
     match error {
-        Error::PermissionDenied { .. } | Error::Unauthenticated { .. } => true,
+        // An archived object is refused to everybody.
+        Error::PermissionDenied { source, .. } => !source.to_string().contains("InvalidObjectState"),
+        Error::Unauthenticated { .. } => true,
         // S3 says so with status 400, which object_store has no kind for.
         Error::Generic { .. } => {
             let text = error.to_string();

@@ -34,7 +34,7 @@ pub async fn find(
     options: &Options,
     client: &ClientOptions,
     web: &Web,
-) -> Result<(Provider<GcpCredential>, Arc<dyn Renew>), CredentialError> {
+) -> Result<(Provider<GcpCredential>, Arc<dyn Renew>), Arc<CredentialError>> {
     let environment = environment.clone();
     let file = application_credentials(&environment, options);
     let has_own = settings(&environment, options).iter().any(|(key, _)| {
@@ -43,7 +43,7 @@ pub async fn find(
     });
     if !has_own && file.is_none() {
         let server = Rotating::new(MetadataServer { environment, web: web.clone() });
-        server.get().await.map_err(|error| taken(&error))?;
+        server.get().await?;
         return Ok((server.clone(), server));
     }
     let (options, client) = (options.clone(), client.clone());
@@ -65,18 +65,8 @@ pub async fn find(
         let store = builder.build().map_err(|error| super::sorted("Google's credentials", error))?;
         Ok(Arc::clone(store.credentials()))
     };
-    let provider = Reopened::new(open)?;
+    let provider = Reopened::new(open).map_err(Arc::new)?;
     Ok((provider.clone(), provider))
-}
-
-/// An error once more: errors are no values to copy.
-fn taken(error: &Arc<CredentialError>) -> CredentialError {
-    match &**error {
-        CredentialError::Missing { cloud, looked, cure } => {
-            CredentialError::Missing { cloud, looked: looked.clone(), cure: cure.clone() }
-        }
-        other => CredentialError::Unreachable { by: METADATA.to_owned(), reason: other.to_string() },
-    }
 }
 
 /// What decides on credentials, of options and environment, options last.
@@ -86,9 +76,8 @@ fn settings(environment: &Environment, options: &Options) -> Vec<(GoogleConfigKe
     let given = options.iter().map(|(name, value)| (name.to_owned(), value));
     let mut found: Vec<(GoogleConfigKey, String)> = Vec::new();
     for (name, value) in variables.chain(given) {
-        match name.parse() {
-            Ok(key @ (BearerToken | ServiceAccount | ServiceAccountKey)) => found.push((key, value.to_owned())),
-            _ => {}
+        if let Ok(key @ (BearerToken | ServiceAccount | ServiceAccountKey)) = name.parse() {
+            found.push((key, value.to_owned()));
         }
     }
     found
@@ -118,8 +107,6 @@ fn check(path: &Path) -> Result<(), CredentialError> {
     };
     Err(CredentialError::Configured { what: path.display().to_string(), reason })
 }
-
-const METADATA: &str = "Google's metadata server";
 
 #[derive(Debug)]
 struct MetadataServer {

@@ -75,23 +75,35 @@ impl Web {
     ///
     /// # Errors
     /// As [`Web::ask`].
-    pub async fn ask_local(&self, by: &str, make: impl Fn() -> HttpRequest) -> Result<Answer, CredentialError> {
+    pub async fn ask_local(
+        &self,
+        by: &str,
+        make: impl Fn() -> Result<HttpRequest, CredentialError>,
+    ) -> Result<Answer, CredentialError> {
         repeated(&self.machine, by, make).await
     }
 
     /// Asks a service; `make` makes the request, each time signed anew.
     ///
     /// # Errors
-    /// It does not answer, or only with errors of its own (5xx and 429).
-    pub async fn ask(&self, by: &str, make: impl Fn() -> HttpRequest) -> Result<Answer, CredentialError> {
+    /// It does not answer, or only with errors of its own (5xx and 429); those of `make`.
+    pub async fn ask(
+        &self,
+        by: &str,
+        make: impl Fn() -> Result<HttpRequest, CredentialError>,
+    ) -> Result<Answer, CredentialError> {
         repeated(&self.network, by, make).await
     }
 }
 
-async fn repeated(client: &HttpClient, by: &str, make: impl Fn() -> HttpRequest) -> Result<Answer, CredentialError> {
+async fn repeated(
+    client: &HttpClient,
+    by: &str,
+    make: impl Fn() -> Result<HttpRequest, CredentialError>,
+) -> Result<Answer, CredentialError> {
     let mut attempt = 1;
     loop {
-        let reason = match once(client, make(), NETWORK).await {
+        let reason = match once(client, make()?, NETWORK).await {
             Ok(answer) if answer.status.is_server_error() || answer.status == StatusCode::TOO_MANY_REQUESTS => {
                 answer.status.to_string()
             }

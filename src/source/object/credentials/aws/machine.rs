@@ -89,8 +89,7 @@ pub async fn container(web: &Web, environment: &Environment) -> Result<Fetched<A
         None => environment.get("AWS_CONTAINER_AUTHORIZATION_TOKEN").map(str::to_owned),
     };
     let headers: Vec<(&str, &str)> = token.iter().map(|token| ("authorization", token.as_str())).collect();
-    request(Method::GET, &url, &headers, String::new())?;
-    let make = || request(Method::GET, &url, &headers, String::new()).expect("made above");
+    let make = || request(Method::GET, &url, &headers, String::new());
     let answer = web.ask_local(CONTAINER, make).await?;
     let value: Value = serde_json::from_slice(&answer.body).unwrap_or_default();
     match from_json(&value, "Token") {

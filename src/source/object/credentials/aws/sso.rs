@@ -45,8 +45,7 @@ pub async fn role_credentials(
         .finish();
     let url = format!("{}/federation/credentials?{query}", host.trim_end_matches('/'));
     let headers = [("x-amz-sso_bearer_token", token.as_str())];
-    request(Method::GET, &url, &headers, String::new())?;
-    let make = || request(Method::GET, &url, &headers, String::new()).expect("made above");
+    let make = || request(Method::GET, &url, &headers, String::new());
     let answer = web.ask(SSO, make).await?;
     if answer.status == StatusCode::UNAUTHORIZED {
         return Err(expired(login));
@@ -140,8 +139,7 @@ async fn refreshed(web: &Web, settings: &Settings, profiles: &Profiles, login: &
     let host = host.unwrap_or_else(|| format!("https://oidc.{}.{}", login.region, domain(&login.region)));
     let url = format!("{}/token", host.trim_end_matches('/'));
     let headers = [("content-type", "application/json")];
-    request(Method::POST, &url, &headers, String::new()).ok()?;
-    let make = || request(Method::POST, &url, &headers, body.to_string()).expect("made above");
+    let make = || request(Method::POST, &url, &headers, body.to_string());
     let answer = web.ask(SSO, make).await.ok().filter(|answer| answer.status.is_success())?;
     let given: Value = serde_json::from_slice(&answer.body).ok()?;
     let mut fresh = kept.clone();

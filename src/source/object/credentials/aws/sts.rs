@@ -26,16 +26,13 @@ pub async fn assume_role(
 ) -> Result<Fetched<AwsCredential>, CredentialError> {
     let (url, region) = endpoint(settings, profiles);
     let form = form("AssumeRole", role, &[]);
-    let make = || request(Method::POST, &url, &[FORM], form.clone());
-    let mut signed = make()?;
-    sign(&mut signed, base, &region)?;
-    let answer = web
-        .ask(STS, || {
-            let mut request = make().expect("made above");
-            sign(&mut request, base, &region).expect("signed above");
-            request
-        })
-        .await?;
+    let make = || {
+        let mut request = request(Method::POST, &url, &[FORM], form.clone())?;
+        let signed = AwsAuthorizer::new(base, "sts", &region).try_authorize(&mut request, None);
+        signed.map_err(|error| CredentialError::Configured { what: STS.to_owned(), reason: error.to_string() })?;
+        Ok(request)
+    };
+    let answer = web.ask(STS, make).await?;
     credentials(answer, role)
 }
 
@@ -54,8 +51,7 @@ pub async fn with_web_identity(
     let token = std::fs::read_to_string(&path).map_err(|source| CredentialError::File { path, source })?;
     let (url, _) = endpoint(settings, profiles);
     let form = form("AssumeRoleWithWebIdentity", role, &[("WebIdentityToken", token.trim())]);
-    request(Method::POST, &url, &[FORM], form.clone())?;
-    let make = || request(Method::POST, &url, &[FORM], form.clone()).expect("made above");
+    let make = || request(Method::POST, &url, &[FORM], form.clone());
     credentials(web.ask(STS, make).await?, role)
 }
 
@@ -79,15 +75,6 @@ fn form(action: &str, role: &Role, more: &[(&str, &str)]) -> String {
         form.append_pair("ExternalId", external_id);
     }
     form.extend_pairs(more).finish()
-}
-
-fn sign(
-    request: &mut object_store::client::HttpRequest,
-    base: &AwsCredential,
-    region: &str,
-) -> Result<(), CredentialError> {
-    let signed = AwsAuthorizer::new(base, "sts", region).try_authorize(request, None);
-    signed.map_err(|error| CredentialError::Configured { what: STS.to_owned(), reason: error.to_string() })
 }
 
 fn credentials(answer: Answer, role: &Role) -> Result<Fetched<AwsCredential>, CredentialError> {
