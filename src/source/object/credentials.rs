@@ -28,7 +28,7 @@ pub mod google;
 pub mod netrc;
 pub mod web;
 
-/// Credentials are got anew this long before they expire, or earlier than that by nothing if they never lived so long.
+/// Credentials are got anew this long before they expire, or when three quarters of their time are over if that is less.
 const MARGIN: Duration = Duration::from_secs(300);
 /// A store that keeps refusing does not make us ask for credentials more often than this.
 const RENEWAL_PAUSE: Duration = Duration::from_secs(10);

@@ -4,11 +4,11 @@
 //! - [`plan`]: environment and profiles → where credentials come from; pure
 //! - [`sts`]: roles; [`sso`]: IAM Identity Center; [`machine`]: processes, containers and instances
 //!
-//! The crate `aws-config` does all of this, and was weighed: with SSO and processes it brings 44 crates that we have no
-//! other use for (a second signer, HTTP client and TLS library among them, the last in C), 92 seconds of a debug build on
-//! two cores; and it reads the environment of the process, so that no two tests could run at once. What is here is a few
-//! hundred lines over the signer and client that reading uses anyway. What it has and we do not: `sso_session`'s first
-//! login, MFA prompts and login sessions, all of which want a person: `aws` does them, and we read what it leaves behind.
+//! The crate `aws-config` does all of this, and was weighed: with SSO and processes it brings 43 crates that we have no
+//! other use for (a second signer, HTTP client and TLS library among them, the last in C; it and all below it are 138
+//! crates and 92 seconds of a debug build on two cores), and it reads the environment of the process, so that no two tests
+//! could run at once. What is here is a few hundred lines over the signer and client that reading uses anyway. What wants
+//! a person is not here, the first login of SSO and codes typed in: `aws` does that, and we read what it leaves behind.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 
