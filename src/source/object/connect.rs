@@ -57,7 +57,7 @@ pub struct Remote {
 pub enum Protocol {
     /// S3.
     S3 {
-        /// The bucket's URL, with its name in the host or in the path, without a slash at the end.
+        /// The bucket's URL, with its name in the path (`http://host/bucket`) or in the host (`https://bucket.host/`).
         bucket_url: Url,
         /// The region to sign for.
         region: String,
@@ -70,7 +70,7 @@ pub enum Protocol {
     },
     /// Google Cloud Storage.
     Google {
-        /// The service's URL, without a slash at the end.
+        /// The service's URL; the bucket is the next component of its path.
         base_url: Url,
         /// The bucket.
         bucket: String,
@@ -81,7 +81,7 @@ pub enum Protocol {
     },
     /// Azure Blob Storage.
     Azure {
-        /// The account's URL, to which `/CONTAINER` is added.
+        /// The account's URL; the container is the next component of its path.
         service_url: Url,
         /// The account, for signatures.
         account: String,
@@ -286,7 +286,7 @@ async fn connect_google(bucket: &str, options: &Options, environment: &Environme
         .with_base_url(base)
         .with_client_options(client_options.clone())
         .with_retry(http::retries());
-    let is_anonymous = options.is_on("google_skip_signature") || environment.is_on("GOOGLE_SKIP_SIGNATURE");
+    let is_anonymous = is_on("google_skip_signature", options, environment);
     let (builder, credentials, renewal) = if is_anonymous {
         // Credentials that are given keep the builder from looking for others.
         let none =
@@ -304,6 +304,14 @@ async fn connect_google(bucket: &str, options: &Options, environment: &Environme
         client: http::connect(&client_options)?,
     };
     Ok((Arc::new(builder.build().map_err(ConnectError::from_store)?), protocol, renewal))
+}
+
+/// Whether an option says yes, or if it says nothing, the variable that object_store has for it.
+fn is_on(name: &str, options: &Options, environment: &Environment) -> bool {
+    match options.get(name) {
+        Some(_) => options.is_on(name),
+        None => environment.is_on(&name.to_uppercase()),
+    }
 }
 
 /// Gets credentials for the first time, so that what is wrong is said now.

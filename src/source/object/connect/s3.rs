@@ -139,7 +139,7 @@ pub(super) async fn connect(
 ) -> Result<Parts, ConnectError> {
     let Store::S3 { bucket, endpoint } = &location.store else { unreachable!("asked for S3's locations alone") };
     let mut place = Place::new(bucket, endpoint.as_deref(), options, environment)?;
-    let is_on = |name: &str| options.is_on(name) || environment.is_on(&name.to_uppercase());
+    let is_on = |name: &str| super::is_on(name, options, environment);
     // A signature is of no use to who sees it, so an endpoint that says http is enough.
     let allow_http = place.service().starts_with("http:") || is_on("aws_allow_http") || options.is_on("allow_http");
     let client_options = http::client_options(options, allow_http);
