@@ -39,7 +39,11 @@ fn answer(query: &str, keys: usize) -> Vec<u8> {
     let begin = behind(&after, keys);
     let end = (begin + PAGE).min(keys);
     let mut text = Vec::with_capacity(400 * PAGE);
-    let _ = write!(text, "<ListBucketResult><Name>b</Name><EncodingType>url</EncodingType><KeyCount>{}</KeyCount>", end - begin);
+    let _ = write!(
+        text,
+        "<ListBucketResult><Name>b</Name><EncodingType>url</EncodingType><KeyCount>{}</KeyCount>",
+        end - begin
+    );
     for number in begin..end {
         let _ = write!(
             text,
@@ -50,7 +54,11 @@ fn answer(query: &str, keys: usize) -> Vec<u8> {
         );
     }
     if end < keys {
-        let _ = write!(text, "<IsTruncated>true</IsTruncated><NextContinuationToken>{}</NextContinuationToken>", key(end - 1));
+        let _ = write!(
+            text,
+            "<IsTruncated>true</IsTruncated><NextContinuationToken>{}</NextContinuationToken>",
+            key(end - 1)
+        );
     }
     text.extend_from_slice(b"</ListBucketResult>");
     text
@@ -113,7 +121,11 @@ fn main() {
     let url = format!("http://{}", address.trim());
     let report = |what: &str, begun: Instant, before: f64, found: usize| {
         let (took, used) = (begun.elapsed().as_secs_f64(), cpu() - before);
-        println!("{what:14} {took:8.3} s {used:8.3} CPU s {:10.0} keys/s {:10.0} keys/CPU s", found as f64 / took, found as f64 / used);
+        println!(
+            "{what:14} {took:8.3} s {used:8.3} CPU s {:10.0} keys/s {:10.0} keys/CPU s",
+            found as f64 / took,
+            found as f64 / used
+        );
         assert_eq!(found, keys);
     };
     let runtime = veinfs::source::object::connect::runtime();
@@ -128,7 +140,8 @@ fn main() {
                 .expect("a store"),
         );
         let (begun, before) = (Instant::now(), cpu());
-        let found = runtime.block_on(store.list(None).try_fold(0, |all, _| async move { Ok(all + 1) })).expect("a listing");
+        let found =
+            runtime.block_on(store.list(None).try_fold(0, |all, _| async move { Ok(all + 1) })).expect("a listing");
         report("object_store", begun, before, found);
         let options = vec![("endpoint".to_owned(), url.clone()), ("skip_signature".to_owned(), "true".to_owned())];
         let stores = Stores::new(options, None, None, &veinfs::walk::WalkOptions::default());

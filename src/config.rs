@@ -12,7 +12,7 @@ use crate::pattern::load::{Format, load_file, load_text};
 use crate::pattern::{Pattern, PatternError, library, nearest};
 use crate::source::Source;
 use crate::source::local::LocalSource;
-use crate::source::object::location::{Location, is_location};
+use crate::source::object::location::{Location, is_url};
 use crate::stores::Stores;
 use crate::view::layout::Layout;
 
@@ -160,10 +160,10 @@ pub fn find_sources_or_away(
         let fail = |reason: String| ConfigError::Source { path: path.to_path_buf(), reason };
         let found: Found;
         let text = path.to_string_lossy();
-        if is_location(&text) && !path.exists() {
+        if is_url(text.as_bytes()) && !path.exists() {
             let location = Location::parse(&text).map_err(|error| fail(error.to_string()))?;
             let source = Arc::new(stores.source(&location)?);
-            found = (location.to_string().into(), location.name().as_bytes().into(), source);
+            found = (location.to_string().into(), location.name().into_bytes().into(), source);
             here += 1;
         } else {
             found = local(path, argument, &fail, &mut away)?;

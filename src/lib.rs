@@ -27,6 +27,7 @@
 //! - [`source`]: the trait of trees that are only read
 //!   - [`source::local`]: directories of this machine
 //!   - [`source::object`]: object stores, by a table of all keys; no command opens one yet
+//!     - [`source::object::location`], [`source::object::credentials`], [`source::object::connect`]: where, who, and how
 //! - [`shut`]: mount points that are entered on no way
 //! - [`listing`]: one directory's entries, matched against all globs as they are read
 //!   - [`listing::stored`]: the entries as an index keeps them

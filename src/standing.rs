@@ -20,7 +20,7 @@ use toml::de::{DeTable, DeValue};
 
 use crate::pattern::load::Format;
 use crate::pattern::{PatternError, nearest};
-use crate::source::object::location::is_location;
+use crate::source::object::location::is_url;
 
 pub mod helper;
 
@@ -215,7 +215,7 @@ impl Reading<'_> {
     }
 
     fn path(&self, text: &str) -> String {
-        if is_location(text) {
+        if is_url(text.as_bytes()) {
             return text.to_owned();
         }
         if let (Some(below), Some(home)) = (text.strip_prefix("~/"), self.home) {

@@ -9,9 +9,9 @@ use crate::config::ConfigError;
 use crate::listing::Exclude;
 use crate::source::object::ObjectSource;
 use crate::source::object::cache::Cache;
-use crate::source::object::connect::Pairs;
 use crate::source::object::keys::{Excluded, Scope};
 use crate::source::object::location::Location;
+use crate::source::object::location::options::Options;
 use crate::source::object::read::Engine;
 use crate::source::object::remote::RemoteStore;
 use crate::walk::WalkOptions;
@@ -20,6 +20,9 @@ use crate::walk::WalkOptions;
 const MOST_MEMORY: u64 = 1 << 30;
 /// The room of a cache without being told, in bytes.
 const CACHE_BYTES: u64 = 10 << 30;
+
+/// What the user says of stores: `--option KEY=VALUE`.
+pub type Pairs = Vec<(String, String)>;
 
 /// See the module.
 #[derive(Debug, Default)]
@@ -77,7 +80,9 @@ impl Stores {
             })
         });
         let scope = Scope { max_depth: self.max_depth.map(|depth| depth as usize), excluded };
-        let store = RemoteStore::new(location.clone(), &self.options, (scope, &scoped), self.engine()?);
+        let pairs = self.options.iter().map(|(key, value)| (key.as_str(), value.as_str()));
+        let options = Options::parse(&location.store, pairs).map_err(|error| ConfigError::Usage(error.to_string()))?;
+        let store = RemoteStore::new(location.clone(), options, (scope, &scoped), self.engine()?);
         let store = store.map_err(|error| ConfigError::Usage(error.to_string()))?;
         Ok(ObjectSource::new(location.to_string().as_bytes(), Box::new(store)))
     }

@@ -1,7 +1,7 @@
 //! Object stores: S3, Google Cloud Storage, Azure Blob Storage and WebDAV, as trees.
 //!
 //! From the outside in:
-//! - [`location`], [`connect`], [`aws`]: where a bucket is, and who signs for it
+//! - [`location`], [`credentials`], [`connect`]: where a bucket is, and who signs for it, found as the clouds' own tools do
 //! - [`client`], [`fault`], [`count`]: requests, what goes wrong with them, how many there are
 //! - `list`, [`keys`]: listing all objects, and which of them can be shown
 //! - [`snapshot`]: all objects below a prefix, as they were when they were listed last
@@ -10,11 +10,11 @@
 //! - [`tree`]: directories and files as a snapshot has them
 
 mod answers;
-pub mod aws;
 pub mod cache;
 pub mod client;
 pub mod connect;
 pub mod count;
+pub mod credentials;
 pub mod fault;
 pub mod keys;
 mod list;

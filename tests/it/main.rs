@@ -6,6 +6,7 @@ mod assess;
 mod bed;
 mod bombs;
 mod check;
+mod cloud;
 mod commands;
 mod differential;
 mod explaining;

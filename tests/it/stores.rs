@@ -254,7 +254,13 @@ fn webdav() {
     let location = format!("{}/runs", rclone.url());
     let env = [("VEINFS_WEBDAV_USER", "u"), ("VEINFS_WEBDAV_PASSWORD", "p")];
     is_as_put(&bed, &location, &[], &env);
-    is_missed(&bed, &location, &[], &[("VEINFS_WEBDAV_USER", "u")], "access is denied");
+    is_missed(
+        &bed,
+        &location,
+        &[],
+        &[("VEINFS_WEBDAV_USER", "u"), ("VEINFS_WEBDAV_PASSWORD", "q")],
+        "access is denied",
+    );
     is_missed(&bed, &format!("{}/nothing", rclone.url()), &[], &env, "there is nothing at");
     is_missed(&bed, "http://127.0.0.1:9/x", &[], &env, "cannot be reached");
 }

@@ -9,16 +9,21 @@ use std::time::{Duration, Instant, SystemTime};
 use futures_util::StreamExt;
 use http::header::{ACCEPT_ENCODING, AUTHORIZATION, HeaderValue};
 use http::{HeaderMap, HeaderName, Method, Request};
-use object_store::CredentialProvider;
-use object_store::aws::{AwsAuthorizer, AwsCredential};
-use object_store::azure::{AzureAuthorizer, AzureCredential};
+use object_store::aws::{AwsAuthorizer, AwsCredentialProvider};
+use object_store::azure::{AzureAuthorizer, AzureCredentialProvider};
 use object_store::client::{HttpClient, HttpRequestBody, HttpResponse};
-use object_store::gcp::GcpCredential;
+use object_store::gcp::GcpCredentialProvider;
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 use tokio::sync::OnceCell;
+use url::Url;
 
+use super::connect::{ConnectError, Protocol, Remote, connect};
 use super::count::{Counts, Purpose};
+use super::credentials::environment::Environment;
+use super::credentials::{Renew, sorted};
 use super::fault::{Fault, FaultKind, TEXT_BYTES};
+use super::location::options::Options;
+use super::location::{Location, Store};
 
 /// What is not encoded (RFC 3986, unreserved characters).
 const IN_QUERY: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b'~');
@@ -33,55 +38,61 @@ pub(super) fn encoded_path(path: &str) -> String {
 
 /// Whoever signs requests.
 #[derive(Clone, Debug)]
-pub enum Auth {
-    /// Nobody.
-    Anonymous,
-    /// As S3 has it.
-    Aws {
-        /// The keys.
-        keys: Arc<dyn CredentialProvider<Credential = AwsCredential>>,
-        /// The bucket's region.
-        region: String,
-        /// The keys come from files or programs, which may have others by now.
-        renews: Option<Arc<super::aws::Profile>>,
-        /// Whoever asks pays.
-        request_payer: bool,
-    },
+enum Auth {
+    /// Nobody, or the client itself.
+    None,
+    /// As S3 has it: keys, the bucket's region, and whether whoever asks pays.
+    Aws(AwsCredentialProvider, String, bool),
     /// With a token.
-    Gcp(Arc<dyn CredentialProvider<Credential = GcpCredential>>),
-    /// As Azure has it.
-    Azure {
-        /// The key, signature or token.
-        keys: Arc<dyn CredentialProvider<Credential = AzureCredential>>,
-        /// The account.
-        account: String,
-    },
-    /// With a user's name and password (RFC 7617).
-    Basic(HeaderValue),
+    Gcp(GcpCredentialProvider),
+    /// As Azure has it: key, signature or token, and the account.
+    Azure(AzureCredentialProvider, String),
 }
 
 /// Where a bucket is and who signs; found out with the first request.
-#[derive(Clone, Debug)]
-pub struct Place {
+#[derive(Debug)]
+struct Place {
+    http: HttpClient,
     /// The address of the bucket, without a slash at its end.
-    pub base: String,
-    /// Who signs.
-    pub auth: Auth,
+    base: String,
+    auth: Auth,
+    /// Google's: stored packed, objects are unpacked for those who do not say that they can.
+    unpacks: bool,
+    renewal: Option<Arc<dyn Renew>>,
 }
 
-/// Finds out where a bucket is.
-#[async_trait::async_trait]
-pub trait Locate: Send + Sync + std::fmt::Debug {
-    /// Where it is, with the first request.
-    async fn locate(&self, http: &HttpClient, counts: &Counts) -> Result<Place, Fault>;
+impl Place {
+    fn of(remote: Remote) -> Result<Self, Fault> {
+        let below = |url: &Url, name: &str| format!("{}/{name}", url.as_str().trim_end_matches('/'));
+        let place = |http, base, auth| Self { http, base, auth, unpacks: false, renewal: remote.renewal };
+        Ok(match remote.protocol {
+            Protocol::S3 { bucket_url, region, credentials, request_payer, client } => {
+                let auth = credentials.map_or(Auth::None, |keys| Auth::Aws(keys, region, request_payer));
+                place(client, bucket_url.as_str().trim_end_matches('/').to_owned(), auth)
+            }
+            Protocol::Google { base_url, bucket, credentials, client } => {
+                let auth = credentials.map_or(Auth::None, Auth::Gcp);
+                Self { unpacks: true, ..place(client, below(&base_url, &bucket), auth) }
+            }
+            Protocol::Azure { service_url, account, container, credentials, client } => {
+                let auth = credentials.map_or(Auth::None, |keys| Auth::Azure(keys, account));
+                place(client, below(&service_url, &container), auth)
+            }
+            Protocol::WebDav { origin, client } => {
+                place(client, origin.as_str().trim_end_matches('/').to_owned(), Auth::None)
+            }
+            Protocol::Memory(_) => return Err(Fault::new(FaultKind::Refused, "stores in memory are for tests")),
+        })
+    }
 }
 
 /// Whoever makes requests to one bucket.
 #[derive(Debug)]
 pub struct Client {
-    http: HttpClient,
+    location: Location,
+    options: Options,
+    environment: Environment,
     place: OnceCell<Place>,
-    locate: Box<dyn Locate>,
     /// What was asked for.
     pub counts: Counts,
 }
@@ -97,21 +108,43 @@ pub(super) struct Asked<'a> {
     pub(super) headers: Vec<(HeaderName, String)>,
 }
 
+#[cfg(test)]
 impl Client {
-    pub(super) fn new(http: HttpClient, locate: Box<dyn Locate>) -> Self {
-        Self { http, place: OnceCell::new(), locate, counts: Counts::default() }
+    /// Of the bucket `b` of a server that speaks S3.
+    pub(super) fn of_server(url: &str) -> Self {
+        let location = Location::parse("s3://b").expect("a location");
+        let options = Options::parse(&location.store, [("endpoint", url), ("skip_signature", "true")]);
+        Self::new(location, options.expect("options"), Environment::of([]))
+    }
+}
+
+impl Client {
+    /// Of a location, with options of the user; nothing is asked yet.
+    pub fn new(location: Location, options: Options, environment: Environment) -> Self {
+        Self { location, options, environment, place: OnceCell::new(), counts: Counts::default() }
     }
 
-    /// Makes a request once, but for a second time with new credentials where the old ones have expired.
+    async fn open(&self) -> Result<Place, Fault> {
+        if matches!(self.location.store, Store::S3 { .. }) {
+            // A page of one key: it tells the region, and whether there is such a bucket.
+            self.counts.request(Purpose::List);
+        }
+        let remote = connect(&self.location, &self.options, &self.environment).await;
+        remote.map_err(|error| of_connect(&error)).and_then(Place::of).inspect_err(|_| self.counts.failure())
+    }
+
+    /// Makes a request once, but for a second time with new credentials where the old ones are refused.
     pub(super) async fn send(&self, asked: &Asked<'_>) -> Result<HttpResponse, Fault> {
-        let place = self.place.get_or_try_init(|| self.locate.locate(&self.http, &self.counts)).await?;
-        match self.send_once(place, asked).await {
-            Err(fault) if matches!(fault.kind, FaultKind::Expired | FaultKind::Denied) => match &place.auth {
+        let place = self.place.get_or_try_init(|| self.open()).await?;
+        let generation = place.renewal.as_ref().map(|renewal| renewal.generation());
+        match (self.send_once(place, asked).await, &place.renewal, generation) {
+            (Err(fault), Some(renewal), Some(generation))
+                if matches!(fault.kind, FaultKind::Expired | FaultKind::Denied) =>
+            {
                 // They may be other ones by now, where somebody renews them.
-                Auth::Aws { renews: Some(profile), .. } if profile.forget() => self.send_once(place, asked).await,
-                _ => Err(fault),
-            },
-            other => other,
+                if renewal.renew(generation).await { self.send_once(place, asked).await } else { Err(fault) }
+            }
+            (other, ..) => other,
         }
     }
 
@@ -140,13 +173,13 @@ impl Client {
         }
         // Bytes as they are stored: unpacked ones would have other offsets. Google unpacks for those who do not say that
         // they can.
-        let encoding = if matches!(place.auth, Auth::Gcp(_)) { "gzip" } else { "identity" };
+        let encoding = if place.unpacks { "gzip" } else { "identity" };
         request = request.header(ACCEPT_ENCODING, encoding);
         let mut request = request
             .body(HttpRequestBody::empty())
             .map_err(|error| Fault::new(FaultKind::Refused, error.to_string()))?;
         sign(&place.auth, &mut request).await?;
-        let answer = self.http.execute(request).await.map_err(|error| Fault::of_connection(&error))?;
+        let answer = place.http.execute(request).await.map_err(|error| Fault::of_connection(&error))?;
         if answer.status().is_success() {
             return Ok(answer);
         }
@@ -158,20 +191,9 @@ impl Client {
 
 /// Signs a request.
 async fn sign(auth: &Auth, request: &mut Request<HttpRequestBody>) -> Result<(), Fault> {
-    let lacking = |error: object_store::Error| {
-        // A profile tells by a fault of its own what is the matter.
-        let mut source: Option<&(dyn std::error::Error + 'static)> = Some(&error);
-        while let Some(inner) = source {
-            if let Some(fault) = inner.downcast_ref::<Fault>() {
-                return fault.clone();
-            }
-            source = inner.source();
-        }
-        Fault::new(FaultKind::NoCredentials, super::fault::whole(&error))
-    };
     match auth {
-        Auth::Anonymous => {}
-        Auth::Aws { keys, region, request_payer, .. } => {
+        Auth::None => {}
+        Auth::Aws(keys, region, request_payer) => {
             let keys = keys.get_credential().await.map_err(lacking)?;
             let signer = AwsAuthorizer::new(&keys, "s3", region).with_request_payer(*request_payer);
             signer.try_authorize(request, None).map_err(lacking)?;
@@ -182,15 +204,31 @@ async fn sign(auth: &Auth, request: &mut Request<HttpRequestBody>) -> Result<(),
             let bearer = bearer.map_err(|_| Fault::new(FaultKind::NoCredentials, "the token is no header"))?;
             request.headers_mut().insert(AUTHORIZATION, bearer);
         }
-        Auth::Azure { keys, account } => {
+        Auth::Azure(keys, account) => {
             let keys = keys.get_credential().await.map_err(lacking)?;
             AzureAuthorizer::new(&keys, account).try_authorize(request).map_err(lacking)?;
         }
-        Auth::Basic(value) => {
-            request.headers_mut().insert(AUTHORIZATION, value.clone());
-        }
     }
     Ok(())
+}
+
+/// Credentials that are not to be had.
+fn lacking(error: object_store::Error) -> Fault {
+    let error = sorted("the store's own", error);
+    of_connect(&ConnectError::from(error))
+}
+
+/// What there is no connection for.
+fn of_connect(error: &ConnectError) -> Fault {
+    let kind = match error {
+        ConnectError::Credentials(error) if error.is_away() => FaultKind::Unreachable,
+        ConnectError::Credentials(_) => FaultKind::NoCredentials,
+        ConnectError::Setting { .. } => FaultKind::Refused,
+        ConnectError::NoBucket { .. } => FaultKind::NoBucket,
+        ConnectError::Denied { .. } => FaultKind::Denied,
+        ConnectError::Unreachable { .. } => FaultKind::Unreachable,
+    };
+    Fault::new(kind, error.to_string())
 }
 
 /// The first bytes of the text of an error.

@@ -1,204 +1,454 @@
-//! From a location to a [`Client`]: options, addresses, and credentials as the clouds' own tools find them.
+//! A location, options and environment → a store to read, and what listing it needs.
 //!
-//! Nothing is asked of anybody before the first request; what is wrong with options is said at once.
+//! - [`s3`]: the bucket's URL and region, found by asking; [`http`]: time-outs, TLS, the user agent
+//! - [`read_only`]: the store as the reader gets it
+//!
+//! Model: [`identity`] says which store is meant, without any request, for the key of an index; [`connect`] gets
+//! credentials (and for S3 the region), so that what is wrong is known at once and said with a cure. All of it runs on
+//! [`runtime`], the one of the process.
+//!
+//! Invariants: a [`Remote`] never writes; an error that may pass by itself says so ([`ConnectError::is_away`]); no secret
+//! is in an identity, an error or a log.
 
-use std::str::FromStr;
-use std::sync::OnceLock;
-use std::time::Duration;
+use std::collections::HashMap;
+use std::sync::{Arc, LazyLock};
 
-use http::header::HeaderValue;
-use object_store::ClientOptions;
-use object_store::aws::AmazonS3ConfigKey;
-use object_store::azure::AzureConfigKey;
-use object_store::client::{ClientConfigKey, HttpConnector, ReqwestConnector};
-use object_store::gcp::GoogleConfigKey;
+use ::http::HeaderValue;
+use base64::Engine;
+use object_store::ObjectStore;
+use object_store::aws::AwsCredentialProvider;
+use object_store::azure::{AzureConfigKey, AzureCredentialProvider};
+use object_store::client::HttpClient;
+use object_store::gcp::{GcpCredentialProvider, GoogleCloudStorageBuilder};
+use object_store::http::HttpBuilder;
+use object_store::memory::InMemory;
+use parking_lot::Mutex;
+use url::Url;
 
-use super::aws::{self, Env, environment};
-use super::client::{Client, Locate};
-use super::fault::whole;
-use super::location::{Kind, Location};
-use crate::pattern::nearest;
-use locate::{Azure, Gcs, S3, WebDav};
+use super::credentials::environment::Environment;
+use super::credentials::web::Web;
+use super::credentials::{CredentialError, Renew, azure, google, netrc};
+use super::location::options::Options;
+use super::location::{AZURE_CLOUDS, Account, Location, Store};
 
-/// How long a connection may take to be made.
-const CONNECT_LIMIT: Duration = Duration::from_secs(5);
-/// How long nothing may come of what was asked for.
-const STALL_LIMIT: Duration = Duration::from_secs(30);
-/// Threads for all that waits for stores.
-const THREADS: usize = 2;
+pub mod http;
+pub mod read_only;
+pub mod s3;
 
-/// What the user says of stores: `--option KEY=VALUE`.
-pub type Pairs = Vec<(String, String)>;
+use read_only::ReadOnly;
 
-/// The threads that wait for stores, for all of the process.
+/// A store, connected.
+#[derive(Debug)]
+pub struct Remote {
+    /// Where it is.
+    pub location: Location,
+    /// Which store and prefix this is; see [`identity`].
+    pub identity: String,
+    /// For reading, by whole keys (the prefix included). It refuses to write.
+    pub store: Arc<dyn ObjectStore>,
+    /// For listing.
+    pub protocol: Protocol,
+    /// To be told by whoever makes requests besides `store` that credentials were refused.
+    pub renewal: Option<Arc<dyn Renew>>,
+}
+
+/// What it takes to speak to a store. No credentials: no signature.
+#[derive(Debug)]
+pub enum Protocol {
+    /// S3.
+    S3 {
+        /// The bucket's URL, with its name in the path (`http://host/bucket`) or in the host (`https://bucket.host/`).
+        bucket_url: Url,
+        /// The region to sign for.
+        region: String,
+        /// Who asks.
+        credentials: Option<AwsCredentialProvider>,
+        /// Whether whoever asks pays.
+        request_payer: bool,
+        /// To ask with.
+        client: HttpClient,
+    },
+    /// Google Cloud Storage.
+    Google {
+        /// The service's URL; the bucket is the next component of its path.
+        base_url: Url,
+        /// The bucket.
+        bucket: String,
+        /// Who asks.
+        credentials: Option<GcpCredentialProvider>,
+        /// To ask with.
+        client: HttpClient,
+    },
+    /// Azure Blob Storage.
+    Azure {
+        /// The account's URL; the container is the next component of its path.
+        service_url: Url,
+        /// The account, for signatures.
+        account: String,
+        /// The container.
+        container: String,
+        /// Who asks.
+        credentials: Option<AzureCredentialProvider>,
+        /// To ask with.
+        client: HttpClient,
+    },
+    /// WebDAV.
+    WebDav {
+        /// Scheme, host and port.
+        origin: Url,
+        /// To ask with; it sends the name and password by itself.
+        client: HttpClient,
+    },
+    /// In this process.
+    Memory(Arc<InMemory>),
+}
+
+/// Why a store cannot be had.
+#[derive(Debug, thiserror::Error)]
+pub enum ConnectError {
+    /// Credentials.
+    #[error(transparent)]
+    Credentials(Arc<CredentialError>),
+    /// Something that was said, or left unsaid.
+    #[error("{what}: {reason}")]
+    Setting {
+        /// What.
+        what: String,
+        /// What is wrong, and the cure.
+        reason: String,
+    },
+    /// There is no such bucket.
+    #[error("no bucket `{bucket}` at {endpoint}; check its name{}", if *.is_custom { " and the endpoint" } else { "" })]
+    NoBucket {
+        /// The bucket.
+        bucket: String,
+        /// The service.
+        endpoint: String,
+        /// Whether an endpoint was given.
+        is_custom: bool,
+    },
+    /// The store refuses whoever asks.
+    #[error("{store} refuses: {reason}; {cure}")]
+    Denied {
+        /// The bucket.
+        store: String,
+        /// Its words.
+        reason: String,
+        /// What to do.
+        cure: &'static str,
+    },
+    /// No answer, or none that makes sense.
+    #[error("{store} does not answer: {reason}")]
+    Unreachable {
+        /// The bucket.
+        store: String,
+        /// Why.
+        reason: String,
+    },
+}
+
+impl ConnectError {
+    /// Whether it may be otherwise later with nobody doing anything: worth a retry, and no reason to end a mount.
+    pub fn is_away(&self) -> bool {
+        match self {
+            ConnectError::Credentials(error) => error.is_away(),
+            ConnectError::Unreachable { .. } => true,
+            _ => false,
+        }
+    }
+
+    /// What a builder of object_store's says.
+    pub(crate) fn from_store(error: object_store::Error) -> ConnectError {
+        let reason = match &error {
+            object_store::Error::Generic { source, .. } => source.to_string(),
+            other => other.to_string(),
+        };
+        ConnectError::Setting { what: "--option".to_owned(), reason }
+    }
+
+    fn setting(what: impl Into<String>, reason: impl Into<String>) -> ConnectError {
+        ConnectError::Setting { what: what.into(), reason: reason.into() }
+    }
+}
+
+impl From<CredentialError> for ConnectError {
+    fn from(error: CredentialError) -> ConnectError {
+        ConnectError::Credentials(Arc::new(error))
+    }
+}
+
+impl From<Arc<CredentialError>> for ConnectError {
+    fn from(error: Arc<CredentialError>) -> ConnectError {
+        ConnectError::Credentials(error)
+    }
+}
+
+/// The runtime that all requests run on, made when it is first needed.
+///
+/// # Panics
+/// If the system gives this process no threads.
 pub fn runtime() -> &'static tokio::runtime::Runtime {
-    static RUNTIME: OnceLock<tokio::runtime::Runtime> = OnceLock::new();
-    RUNTIME.get_or_init(|| {
-        // Somebody else may have done so.
-        let _ = rustls::crypto::ring::default_provider().install_default();
+    static RUNTIME: LazyLock<tokio::runtime::Runtime> = LazyLock::new(|| {
         let mut builder = tokio::runtime::Builder::new_multi_thread();
-        builder.worker_threads(THREADS).thread_name("object").enable_all();
-        builder.build().expect("threads can be started: those of the mount could be, too")
+        builder.worker_threads(2).thread_name("veinfs-remote").enable_all();
+        builder.build().expect("two threads can be made")
+    });
+    &RUNTIME
+}
+
+/// The store of a name in this process; tests put objects in it.
+pub fn memory(name: &str) -> Arc<InMemory> {
+    static STORES: LazyLock<Mutex<HashMap<String, Arc<InMemory>>>> = LazyLock::new(Mutex::default);
+    Arc::clone(STORES.lock().entry(name.to_owned()).or_default())
+}
+
+/// Which store and prefix are meant, environment and configuration files included, as one line without secrets: two are
+/// equal only if they lead to the same objects. No request is made.
+///
+/// # Errors
+/// Configuration files that cannot be read; an Azure location without an account anywhere.
+pub fn identity(location: &Location, options: &Options, environment: &Environment) -> Result<String, ConnectError> {
+    Ok(match &location.store {
+        Store::S3 { endpoint, .. } => match s3::custom_endpoint(endpoint.as_deref(), options, environment)? {
+            Some(custom) if Some(&custom) != endpoint.as_ref() => format!("{location} at {custom}"),
+            _ => location.to_string(),
+        },
+        Store::Google { .. } => match google_base(options, environment) {
+            GOOGLE => location.to_string(),
+            base => format!("{location} at {base}"),
+        },
+        Store::Azure { .. } => {
+            let (name, service, _) = azure_place(location, options, environment)?;
+            match azure_cloud(&service, &name) {
+                Some(cloud) => in_account(location, Account { name, cloud }).to_string(),
+                None => format!("{location} at {service} of {name}"),
+            }
+        }
+        Store::WebDav { .. } | Store::Memory { .. } => location.to_string(),
     })
 }
 
-/// How connections are made.
-pub(super) fn client_options(allow_http: bool) -> ClientOptions {
-    let _ = rustls::crypto::ring::default_provider().install_default();
-    ClientOptions::new()
-        .with_allow_http(allow_http)
-        .with_user_agent(HeaderValue::from_static(concat!("veinfs/", env!("CARGO_PKG_VERSION"))))
-        .with_connect_timeout(CONNECT_LIMIT)
-        .with_read_timeout(STALL_LIMIT)
-        // A large body takes as long as it takes.
-        .with_timeout_disabled()
+/// A location of Azure's with the account named.
+fn in_account(location: &Location, account: Account) -> Location {
+    let mut located = location.clone();
+    if let Store::Azure { account: of, .. } = &mut located.store {
+        *of = Some(account);
+    }
+    located
 }
 
-/// Options that hold secrets, each with where they belong.
-const SECRET: [(&str, &str); 12] = [
-    ("access_key_id", "AWS_ACCESS_KEY_ID"),
-    ("secret_access_key", "AWS_SECRET_ACCESS_KEY"),
-    ("session_token", "AWS_SESSION_TOKEN"),
-    ("sse_customer_key_base64", "AWS_SSE_CUSTOMER_KEY_BASE64"),
-    ("service_account_key", "GOOGLE_SERVICE_ACCOUNT_KEY"),
-    ("bearer_token", "GOOGLE_BEARER_TOKEN, or AZURE_STORAGE_TOKEN"),
-    ("access_key", "AZURE_STORAGE_ACCOUNT_KEY"),
-    ("account_key", "AZURE_STORAGE_ACCOUNT_KEY"),
-    ("client_secret", "AZURE_STORAGE_CLIENT_SECRET"),
-    ("sas_token", "AZURE_STORAGE_SAS_TOKEN"),
-    ("sas_key", "AZURE_STORAGE_SAS_TOKEN"),
-    ("token", "AWS_SESSION_TOKEN, or AZURE_STORAGE_TOKEN"),
-];
-/// What is of use here, by kind of store; for hints.
-const USEFUL: [(Kind, &[&str]); 4] = [
-    (Kind::S3, &["endpoint", "region", "profile", "skip_signature", "virtual_hosted_style_request", "request_payer"]),
-    (Kind::Gcs, &["base_url", "service_account", "skip_signature"]),
-    (
-        Kind::Azure,
-        &["account_name", "endpoint", "client_id", "tenant_id", "use_azure_cli", "skip_signature", "use_emulator"],
-    ),
-    (Kind::WebDav, &[]),
-];
-const COMMON: [&str; 6] = [
-    "allow_http",
-    "allow_invalid_certificates",
-    "proxy_url",
-    "connect_timeout",
-    "read_timeout",
-    "proxy_ca_certificate",
-];
-
-/// What is wrong with an option, and the cure.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("--option {key}: {reason}")]
-pub struct OptionError {
-    /// As given.
-    pub key: String,
-    /// Why, and the cure.
-    pub reason: String,
+/// The cloud whose own URL of an account this is.
+fn azure_cloud(service: &str, account: &str) -> Option<&'static str> {
+    let found = AZURE_CLOUDS.iter().find(|cloud| service == format!("https://{account}.blob.{cloud}"));
+    found.copied()
 }
 
-/// Whoever makes requests to the bucket of a location.
+/// Connects to a store. Call it on [`runtime`].
 ///
 /// # Errors
-/// The first option that is wrong.
-pub fn connect(location: &Location, options: &Pairs) -> Result<Client, OptionError> {
-    connect_with(location, options, environment())
+/// See [`ConnectError`]; without any credentials within two seconds.
+pub async fn connect(
+    location: &Location,
+    options: &Options,
+    environment: &Environment,
+) -> Result<Remote, ConnectError> {
+    let identity = identity(location, options, environment)?;
+    let (store, protocol, renewal) = match &location.store {
+        Store::S3 { .. } => s3::connect(location, options, environment).await?,
+        Store::Google { bucket } => connect_google(bucket, options, environment).await?,
+        Store::Azure { container, .. } => connect_azure(location, container, options, environment).await?,
+        Store::WebDav { origin } => connect_webdav(origin, options, environment)?,
+        Store::Memory { name } => {
+            let store = memory(name);
+            (Arc::clone(&store) as _, Protocol::Memory(store), None)
+        }
+    };
+    let store = Arc::new(ReadOnly::new(store, renewal.clone()));
+    Ok(Remote { location: location.clone(), identity, store, protocol, renewal })
 }
 
-pub(super) fn connect_with(location: &Location, options: &Pairs, env: Env) -> Result<Client, OptionError> {
-    let mut client = client_options(false);
-    let mut others = Vec::new();
-    for (key, value) in options {
-        let fail = |reason: String| OptionError { key: key.clone(), reason };
-        let bare = key.to_ascii_lowercase().replace('-', "_");
-        let bare = ["aws_", "google_", "azure_storage_", "azure_"]
-            .iter()
-            .fold(&*bare, |key, prefix| key.strip_prefix(prefix).unwrap_or(key));
-        if let Some((_, variable)) = SECRET.iter().find(|(secret, _)| *secret == bare) {
-            return Err(fail(format!("a secret, which others would see; set {variable} in the environment instead")));
+/// A store as object_store has it, what listing needs, and whom to tell of refusals.
+type Parts = (Arc<dyn ObjectStore>, Protocol, Option<Arc<dyn Renew>>);
+
+const GOOGLE: &str = "https://storage.googleapis.com";
+
+fn google_base<'a>(options: &'a Options, environment: &'a Environment) -> &'a str {
+    let emulator = environment.get("STORAGE_EMULATOR_HOST").filter(|host| host.contains("://"));
+    let base = options.get("google_base_url").or_else(|| environment.get("GOOGLE_BASE_URL")).or(emulator);
+    base.unwrap_or(GOOGLE).trim_end_matches('/')
+}
+
+async fn connect_google(bucket: &str, options: &Options, environment: &Environment) -> Result<Parts, ConnectError> {
+    let base = google_base(options, environment);
+    let client_options = http::client_options(options, allows_http(base, options)?);
+    let builder = GoogleCloudStorageBuilder::new()
+        .with_bucket_name(bucket)
+        .with_base_url(base)
+        .with_client_options(client_options.clone())
+        .with_retry(http::retries());
+    let is_anonymous = is_on("google_skip_signature", options, environment);
+    let (builder, credentials, renewal) = if is_anonymous {
+        // Credentials that are given keep the builder from looking for others.
+        let none =
+            object_store::StaticCredentialProvider::new(object_store::gcp::GcpCredential { bearer: String::new() });
+        (builder.with_credentials(Arc::new(none)).with_skip_signature(true), None, None)
+    } else {
+        let (provider, renewal) = google::find(environment, options, &client_options, &Web::new()?).await?;
+        first(&*provider, "Google's token service").await?;
+        (builder.with_credentials(Arc::clone(&provider)), Some(provider), Some(renewal))
+    };
+    let protocol = Protocol::Google {
+        base_url: url(base)?,
+        bucket: bucket.to_owned(),
+        credentials,
+        client: http::connect(&client_options)?,
+    };
+    Ok((Arc::new(builder.build().map_err(ConnectError::from_store)?), protocol, renewal))
+}
+
+/// Whether an option says yes, or if it says nothing, the variable that object_store has for it.
+fn is_on(name: &str, options: &Options, environment: &Environment) -> bool {
+    match options.get(name) {
+        Some(_) => options.is_on(name),
+        None => environment.is_on(&name.to_uppercase()),
+    }
+}
+
+/// Gets credentials for the first time, so that what is wrong is said now.
+async fn first<T: Send + Sync>(
+    provider: &dyn object_store::CredentialProvider<Credential = T>,
+    by: &str,
+) -> Result<(), ConnectError> {
+    match provider.get_credential().await {
+        Ok(_) => Ok(()),
+        Err(error) => Err(super::credentials::sorted(by, error).into()),
+    }
+}
+
+/// The account, its URL, and whether it is the emulator's.
+fn azure_place(
+    location: &Location,
+    options: &Options,
+    environment: &Environment,
+) -> Result<(String, String, bool), ConnectError> {
+    let Store::Azure { account, .. } = &location.store else { unreachable!("asked for Azure's locations alone") };
+    let named = account.as_ref().map(|account| account.name.as_str());
+    let settings = azure::Settings::new(environment, options, named);
+    let is_emulator = settings.is_on(AzureConfigKey::UseEmulator);
+    let name = match settings.get(AzureConfigKey::AccountName) {
+        Some(name) => name.to_owned(),
+        None if is_emulator => "devstoreaccount1".to_owned(),
+        None => {
+            let cure = "write abfss://CONTAINER@ACCOUNT.dfs.core.windows.net/PREFIX, or set AZURE_STORAGE_ACCOUNT";
+            return Err(ConnectError::setting(location.to_string(), format!("no storage account; {cure}")));
         }
-        if let Ok(known) = ClientConfigKey::from_str(bare) {
-            client = client.with_config(known, value);
-            continue;
-        }
-        let known = match location.kind {
-            Kind::S3 => bare == "profile" || AmazonS3ConfigKey::from_str(bare).is_ok(),
-            Kind::Gcs => GoogleConfigKey::from_str(bare).is_ok(),
-            Kind::Azure => AzureConfigKey::from_str(bare).is_ok(),
-            Kind::WebDav => false,
+    };
+    let service = if is_emulator {
+        let host = environment.get("AZURITE_BLOB_STORAGE_URL").unwrap_or("http://127.0.0.1:10000");
+        format!("{}/{name}", host.trim_end_matches('/'))
+    } else if let Some(endpoint) = settings.get(AzureConfigKey::Endpoint) {
+        endpoint.trim_end_matches('/').to_owned()
+    } else {
+        let fabric = settings.is_on(AzureConfigKey::UseFabricEndpoint);
+        let cloud = match account {
+            Some(account) => account.cloud,
+            None if fabric => "fabric.microsoft.com",
+            None => "core.windows.net",
         };
-        if !known {
-            let useful = USEFUL.iter().filter(|(kind, _)| *kind == location.kind).flat_map(|(_, keys)| *keys);
-            let keys: Vec<&str> = useful.chain(&COMMON).copied().collect();
-            let hint = match nearest(bare, keys.iter().copied()) {
-                Some(near) => format!("did you mean `{near}`?"),
-                None => format!("there are {}", keys.join(", ")),
-            };
-            return Err(fail(format!("no such option of this kind of store; {hint}")));
-        }
-        others.push((bare.to_owned(), value.clone()));
-    }
-    // Whoever names an address without encryption means it.
-    let get = |key: &str| others.iter().rev().find(|(known, _)| known == key).map(|(_, value)| value.clone());
-    let endpoint = get("endpoint").or_else(|| get("endpoint_url")).or_else(|| get("base_url"));
-    let endpoint = endpoint.or_else(|| match location.kind {
-        Kind::S3 => {
-            let profile = || aws::setting(&env, &profile_name(&env, get("profile")), "endpoint_url");
-            env("AWS_ENDPOINT_URL_S3").or_else(|| env("AWS_ENDPOINT_URL")).or_else(profile)
-        }
-        Kind::WebDav => Some(location.bucket.clone()),
-        _ => None,
-    });
-    let emulated = location.kind == Kind::Azure
-        && [get("use_emulator"), env("AZURE_STORAGE_USE_EMULATOR")].iter().flatten().any(|value| is_true(value));
-    if emulated || endpoint.as_ref().is_some_and(|endpoint| endpoint.starts_with("http://")) {
-        client = client.with_allow_http(true);
-    }
-    let wrong = |error: object_store::Error| OptionError { key: "…".into(), reason: whole(&error) };
-    let http = ReqwestConnector::default().connect(&client).map_err(wrong)?;
-    let location = location.clone();
-    let locate: Box<dyn Locate> = match location.kind {
-        Kind::S3 => Box::new(S3 { location, options: others, client, endpoint, env }),
-        Kind::Gcs => Box::new(Gcs { location, options: others, client, env }),
-        Kind::Azure => Box::new(Azure { location, options: others, client, env, emulated }),
-        Kind::WebDav => Box::new(WebDav { location, env }),
+        format!("https://{name}.blob.{cloud}")
     };
-    Ok(Client::new(http, locate))
+    Ok((name, service, is_emulator))
 }
 
-/// Where requests go to, if that is not the usual place: a part of what tells one bucket from another.
-pub fn elsewhere(location: &Location, options: &Pairs) -> String {
-    let env = environment();
-    let named = [
-        "endpoint",
-        "endpoint_url",
-        "base_url",
-        "aws_endpoint",
-        "aws_endpoint_url",
-        "google_base_url",
-        "azure_endpoint",
-        "azure_storage_endpoint",
-        "account_name",
-    ];
-    let given = options.iter().rev().find(|(key, _)| named.contains(&&*key.to_ascii_lowercase().replace('-', "_")));
-    let variable = match location.kind {
-        Kind::S3 => env("AWS_ENDPOINT_URL_S3").or_else(|| env("AWS_ENDPOINT_URL")),
-        Kind::Azure => env("AZURE_STORAGE_ENDPOINT").or_else(|| env("AZURE_STORAGE_ACCOUNT_NAME")),
-        Kind::Gcs | Kind::WebDav => None,
+async fn connect_azure(
+    location: &Location,
+    container: &str,
+    options: &Options,
+    environment: &Environment,
+) -> Result<Parts, ConnectError> {
+    let (account, service, is_emulator) = azure_place(location, options, environment)?;
+    let client_options = http::client_options(options, allows_http(&service, options)?);
+    let settings = azure::Settings::new(environment, options, Some(&account));
+    let builder = settings.builder(&client_options).with_container_name(container).with_account(&account);
+    let mut builder = builder.with_retry(http::retries());
+    let mut renewal = None;
+    let is_anonymous = settings.is_on(AzureConfigKey::SkipSignature);
+    if !is_emulator {
+        builder = builder.with_endpoint(service.clone());
+        if !is_anonymous {
+            let found = azure::find(environment, options, Some(&account), &client_options, &Web::new()?).await?;
+            first(&*found.0, "Azure's token service").await?;
+            builder = builder.with_credentials(found.0);
+            renewal = Some(found.1);
+        }
+    }
+    let store = builder.build().map_err(ConnectError::from_store)?;
+    let protocol = Protocol::Azure {
+        service_url: url(&service)?,
+        account,
+        container: container.to_owned(),
+        credentials: (!is_anonymous).then(|| Arc::clone(store.credentials())),
+        client: http::connect(&client_options)?,
     };
-    given.map(|(_, value)| value.clone()).or(variable).unwrap_or_default()
+    Ok((Arc::new(store), protocol, renewal))
 }
 
-fn is_true(value: &str) -> bool {
-    matches!(value.to_ascii_lowercase().as_str(), "true" | "1" | "yes" | "on")
+fn connect_webdav(origin: &str, options: &Options, environment: &Environment) -> Result<Parts, ConnectError> {
+    let mut client_options = http::client_options(options, true);
+    if let Some((name, password)) = webdav_password(origin, environment)? {
+        allows_http(origin, options)?;
+        let pair = base64::engine::general_purpose::STANDARD.encode(format!("{name}:{password}"));
+        let mut value = HeaderValue::from_str(&format!("Basic {pair}")).expect("base64 is text");
+        value.set_sensitive(true);
+        client_options =
+            client_options.with_default_headers([(::http::header::AUTHORIZATION, value)].into_iter().collect());
+    }
+    let builder = HttpBuilder::new().with_url(origin).with_client_options(client_options.clone());
+    let store = builder.with_retry(http::retries()).build().map_err(ConnectError::from_store)?;
+    let protocol = Protocol::WebDav { origin: url(origin)?, client: http::connect(&client_options)? };
+    Ok((Arc::new(store), protocol, None))
 }
 
-fn profile_name(env: &Env, given: Option<String>) -> String {
-    given.or_else(|| env("AWS_PROFILE")).or_else(|| env("AWS_DEFAULT_PROFILE")).unwrap_or_else(|| "default".into())
+/// The name and password for a server: of `~/.netrc`, which says for which server they are, else of the environment.
+fn webdav_password(origin: &str, environment: &Environment) -> Result<Option<(String, String)>, ConnectError> {
+    let host = url(origin)?.host_str().unwrap_or_default().to_owned();
+    if let Some(path) = environment.path("NETRC", ".netrc") {
+        match std::fs::read(&path) {
+            Ok(text) => {
+                if let Some(found) = netrc::lookup(&String::from_utf8_lossy(&text), &host) {
+                    return Ok(Some(found));
+                }
+            }
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}
+            Err(source) => return Err(CredentialError::File { path, source }.into()),
+        }
+    }
+    let pair = (environment.get("VEINFS_WEBDAV_USER"), environment.get("VEINFS_WEBDAV_PASSWORD"));
+    match pair {
+        (Some(name), Some(password)) => Ok(Some((name.to_owned(), password.to_owned()))),
+        (None, None) => Ok(None),
+        (Some(_), None) => Err(ConnectError::setting("VEINFS_WEBDAV_USER", "set VEINFS_WEBDAV_PASSWORD, too")),
+        (None, Some(_)) => Err(ConnectError::setting("VEINFS_WEBDAV_PASSWORD", "set VEINFS_WEBDAV_USER, too")),
+    }
 }
 
-mod locate;
+/// Whether requests may go over plain `http`: to this machine, or where it was said. What is sent to these stores can be
+/// used by whoever sees it, other than signatures of S3.
+///
+/// # Errors
+/// It is `http`, and was not said.
+fn allows_http(to: &str, options: &Options) -> Result<bool, ConnectError> {
+    let is_plain = to.starts_with("http:");
+    if is_plain && !http::is_loopback(to) && !options.is_on("allow_http") {
+        let cure = "use https, or give --option allow_http=true if nobody listens on the way";
+        return Err(ConnectError::setting(to, format!("credentials would be sent over plain http; {cure}")));
+    }
+    Ok(is_plain || options.is_on("allow_http"))
+}
+
+fn url(text: &str) -> Result<Url, ConnectError> {
+    Url::parse(text).map_err(|error| ConnectError::setting(text, error.to_string()))
+}
 
 #[cfg(test)]
 mod tests;

@@ -17,7 +17,7 @@ use futures_util::stream::FuturesUnordered;
 use super::client::{Client, Patience};
 use super::fault::{Fault, FaultKind};
 use super::keys::{Left, Scope, Sink};
-use super::location::{Kind, Location};
+use super::location::{Location, Store};
 use super::snapshot::{Meta, Writer};
 
 mod azure;
@@ -63,15 +63,15 @@ pub(super) enum From {
 /// A listing as a store has it: what is below a prefix, page by page.
 struct Pages<'a> {
     client: &'a Client,
-    kind: Kind,
+    store: &'a Store,
     /// With a slash at its end, if it is not empty.
     prefix: String,
 }
 
 impl Pages<'_> {
     async fn once(&self, from: &From) -> Result<Page, Fault> {
-        match self.kind {
-            Kind::Azure => azure::page(self.client, &self.prefix, from).await,
+        match self.store {
+            Store::Azure { .. } => azure::page(self.client, &self.prefix, from).await,
             _ => s3::page(self.client, &self.prefix, from).await,
         }
     }
@@ -83,7 +83,7 @@ impl Pages<'_> {
 
     /// True if a page can begin behind any key.
     fn begins_anywhere(&self) -> bool {
-        matches!(self.kind, Kind::S3 | Kind::Gcs)
+        matches!(self.store, Store::S3 { .. } | Store::Google { .. })
     }
 }
 
@@ -121,11 +121,10 @@ pub(super) async fn list(
     cancelled: &AtomicBool,
 ) -> Result<Listing, Fault> {
     let listing = async {
-        let prefix = if location.prefix.is_empty() { String::new() } else { format!("{}/", location.prefix) };
-        if location.kind == Kind::WebDav {
+        if matches!(location.store, Store::WebDav { .. }) {
             return dav::list(client, location, scope, (writer, left)).await;
         }
-        let pages = Pages { client, kind: location.kind, prefix };
+        let pages = Pages { client, store: &location.store, prefix: location.key_prefix() };
         let first = pages.get(&From::Start).await?;
         if first.objects.is_empty() && first.next.is_none() && !pages.prefix.is_empty() {
             let text = format!("there is no object whose key begins with `{}`; check the spelling", pages.prefix);

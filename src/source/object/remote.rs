@@ -8,10 +8,12 @@ use std::time::SystemTime;
 use serde_json::Value;
 
 use super::client::Client;
-use super::connect::{OptionError, Pairs, connect, elsewhere, runtime};
+use super::connect::{ConnectError, identity, runtime};
+use super::credentials::environment::Environment;
 use super::keys::{Left, Scope};
 use super::list::list;
 use super::location::Location;
+use super::location::options::Options;
 use super::read::{Engine, Reader, Remote};
 use super::snapshot::{About, Meta, Snapshot, Writer};
 use super::tree::{ReadObject, Store};
@@ -34,16 +36,17 @@ impl RemoteStore {
     /// What is at a location, as far as it is in `scope`; `scoped` tells that one from others. Nothing is asked yet.
     ///
     /// # Errors
-    /// The first option that is wrong.
+    /// If it is not known where that is.
     pub fn new(
         location: Location,
-        options: &Pairs,
+        options: Options,
         (scope, scoped): (Scope, &str),
         engine: Arc<Engine>,
-    ) -> Result<Self, OptionError> {
-        let client = Arc::new(connect(&location, options)?);
-        let bucket = format!("{location} {}", elsewhere(&location, options));
-        let text = format!("{} {scoped}", bucket.trim_end()).trim_end().as_bytes().into();
+    ) -> Result<Self, ConnectError> {
+        let environment = Environment::of_process();
+        let bucket = identity(&location, &options, &environment)?;
+        let text = format!("{bucket} {scoped}").trim_end().as_bytes().into();
+        let client = Arc::new(Client::new(location.clone(), options, environment));
         let remote = Remote::new(Arc::clone(&client), bucket.as_bytes());
         Ok(Self { location, text, scope, client, engine, remote, left: Default::default() })
     }
@@ -51,7 +54,7 @@ impl RemoteStore {
     fn key(&self, path: &[u8]) -> String {
         // Keys are text: others are not in a listing.
         let path = String::from_utf8_lossy(path);
-        if self.location.prefix.is_empty() { path.into_owned() } else { format!("{}/{path}", self.location.prefix) }
+        self.location.key_prefix() + &path
     }
 }
 

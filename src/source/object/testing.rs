@@ -31,6 +31,11 @@ impl Asked {
         Some(percent_encoding::percent_decode_str(value).decode_utf8_lossy().into_owned())
     }
 
+    /// True for the request by which a client finds out where the bucket is.
+    pub fn is_probe(&self) -> bool {
+        self.param("max-keys").as_deref() == Some("1")
+    }
+
     pub fn header(&self, name: &str) -> Option<&str> {
         self.headers.get(name).and_then(|value| value.to_str().ok())
     }
@@ -208,7 +213,8 @@ impl Bucket {
         Server::start(move |asked| {
             bucket.asked.lock().push(asked.clone());
             let answer = bucket.answer(asked);
-            let faults = bucket.faults.lock().clone();
+            // Where the bucket is can be found out.
+            let faults = bucket.faults.lock().clone().filter(|_| !asked.is_probe());
             faults.map_or(answer.clone(), |faults| faults(asked, answer))
         })
     }

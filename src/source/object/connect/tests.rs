@@ -1,116 +1,86 @@
-use std::sync::Arc;
-use std::time::Instant;
+use object_store::ObjectStoreExt;
 
 use super::*;
-use crate::source::object::client::Asked;
-use crate::source::object::count::Purpose;
-use crate::source::object::fault::FaultKind;
-use crate::source::object::testing::{Answer, Server};
 
-fn env(variables: &[(&str, &str)]) -> Env {
-    let variables: Vec<(String, String)> =
-        variables.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect();
-    Arc::new(move |name| variables.iter().find(|(known, _)| known == name).map(|(_, value)| value.clone()))
-}
-
-fn pairs(options: &[(&str, &str)]) -> Pairs {
-    options.iter().map(|(key, value)| ((*key).to_owned(), (*value).to_owned())).collect()
-}
-
-fn refused(location: &str, key: &str) -> String {
-    let location = Location::parse(location).expect("a location");
-    connect_with(&location, &pairs(&[(key, "x")]), env(&[])).expect_err(key).to_string()
+fn parts(text: &str, given: &[(&str, &str)]) -> (Location, Options) {
+    let location = Location::parse(text).expect("a location");
+    let options = Options::parse(&location.store, given.iter().copied()).expect("options");
+    (location, options)
 }
 
 #[test]
-fn options_are_checked() {
-    let text = |location, key| refused(location, key);
-    insta::assert_snapshot!(text("s3://b", "reigon"), @"--option reigon: no such option of this kind of store; did you mean `region`?");
-    insta::assert_snapshot!(text("s3://b", "secret_access_key"), @"--option secret_access_key: a secret, which others would see; set AWS_SECRET_ACCESS_KEY in the environment instead");
-    insta::assert_snapshot!(text("az://b", "azure_storage_account_key"), @"--option azure_storage_account_key: a secret, which others would see; set AZURE_STORAGE_ACCOUNT_KEY in the environment instead");
-    assert!(text("gs://b", "profile").contains("no such option"));
-    assert!(text("https://h/x", "region").contains("no such option"));
-    for (location, key) in [
-        ("s3://b", "region"),
-        ("s3://b", "aws_endpoint_url"),
-        ("s3://b", "profile"),
-        ("s3://b", "allow_http"),
-        ("s3://b", "virtual-hosted-style-request"),
-        ("gs://b", "google_base_url"),
-        ("az://b", "account_name"),
-        ("https://h", "proxy_url"),
+fn identities_say_which_store_is_meant() {
+    for (text, given, variables, wanted) in [
+        ("s3://b/a/", &[][..], &[][..], "s3://b/a"),
+        ("s3://b/a", &[("region", "eu-west-1")], &[], "s3://b/a"),
+        ("s3://b", &[("endpoint", "http://localhost:9000/")], &[], "s3://b at http://localhost:9000"),
+        ("s3://b", &[], &[("AWS_ENDPOINT_URL", "http://localhost:9000")], "s3://b at http://localhost:9000"),
+        ("https://0.r2.cloudflarestorage.com/b", &[], &[], "https://0.r2.cloudflarestorage.com/b"),
+        ("gs://b", &[], &[], "gs://b"),
+        ("gs://b", &[("base_url", "http://localhost:1")], &[], "gs://b at http://localhost:1"),
+        ("az://c", &[], &[("AZURE_STORAGE_ACCOUNT", "a")], "abfss://c@a.dfs.core.windows.net"),
+        ("abfss://c@a.dfs.core.windows.net/x", &[], &[], "abfss://c@a.dfs.core.windows.net/x"),
+        (
+            "az://c",
+            &[("use_emulator", "true")],
+            &[],
+            "az://c at http://127.0.0.1:10000/devstoreaccount1 of devstoreaccount1",
+        ),
+        ("https://h/a", &[], &[], "https://h/a"),
     ] {
-        let location = Location::parse(location).expect("a location");
-        let made = connect_with(
-            &location,
-            &pairs(&[(key, if key == "allow_http" { "true" } else { "http://127.0.0.1:1" })]),
-            env(&[]),
-        );
-        assert!(made.is_ok(), "{key}: {:?}", made.err());
+        let (location, options) = parts(text, given);
+        let environment = Environment::of(variables.iter().copied());
+        assert_eq!(identity(&location, &options, &environment).expect(text), wanted);
     }
-}
-
-fn list(client: &Client) -> Result<(), super::super::fault::Fault> {
-    let asked = Asked {
-        purpose: Purpose::List,
-        method: http::Method::GET,
-        path: "",
-        query: vec![("list-type", "2".to_owned())],
-        headers: Vec::new(),
-    };
-    runtime().block_on(client.send(&asked)).map(drop)
+    let (location, options) = parts("az://c", &[]);
+    let error = identity(&location, &options, &Environment::default()).expect_err("no account").to_string();
+    assert!(error.contains("abfss://CONTAINER@ACCOUNT"), "{error}");
 }
 
 #[test]
-fn who_has_no_credentials_is_told_so_at_once() {
-    let location = Location::parse("s3://b/x").expect("a location");
+fn passwords_for_webdav() {
     let home = tempfile::tempdir().expect("a directory");
-    let home = home.path().display().to_string();
-    // Nobody answers there: a port that is closed.
-    let nobody = "http://127.0.0.1:9";
-    let variables = env(&[("HOME", &home), ("AWS_METADATA_ENDPOINT", nobody), ("AWS_ENDPOINT_URL", nobody)]);
-    let client = connect_with(&location, &Pairs::new(), variables).expect("a client");
-    let begun = Instant::now();
-    let fault = list(&client).expect_err("nobody signs");
-    assert!(begun.elapsed() < Duration::from_secs(3));
-    let text = fault.to_string();
-    for part in ["no credentials", "aws configure", "skip_signature", ".aws/config"] {
-        assert!(text.contains(part), "{text}");
-    }
-    let missing = env(&[("HOME", &home), ("AWS_PROFILE", "work"), ("AWS_ENDPOINT_URL", nobody)]);
-    let client = connect_with(&location, &Pairs::new(), missing).expect("a client");
-    assert!(list(&client).expect_err("no profile").to_string().contains("there is no AWS profile `work`"));
+    let path = home.path().to_str().expect("UTF-8");
+    let of = |variables: &[(&str, &str)]| {
+        let environment = Environment::of([("HOME", path)].into_iter().chain(variables.iter().copied()));
+        webdav_password("https://dav.example.org", &environment).map_err(|error| error.to_string())
+    };
+    let pair = |name: &str, password: &str| Ok(Some((name.to_owned(), password.to_owned())));
+    assert_eq!(of(&[]), Ok(None));
+    let set = [("VEINFS_WEBDAV_USER", "me"), ("VEINFS_WEBDAV_PASSWORD", "hush")];
+    assert_eq!(of(&set), pair("me", "hush"));
+    assert!(of(&set[..1]).is_err_and(|error| error.contains("VEINFS_WEBDAV_PASSWORD")));
+    std::fs::write(home.path().join(".netrc"), "machine dav.example.org login n password p").expect("written");
+    assert_eq!(of(&set), pair("n", "p"));
 }
 
 #[test]
-fn requests_are_signed_where_there_are_keys() {
-    let server = Server::start(|asked| match (asked.header("authorization"), &*asked.path) {
-        (Some(value), "/b") if value.contains("/eu-north-1/s3/aws4_request") => Answer::text(200, "signed"),
-        (None, "/open") => Answer::text(200, "anonymous"),
-        (Some("Bearer x"), "/g") | (Some("Basic dTpw"), "") | (Some("Basic dTpw"), "/") => Answer::text(200, "bearer"),
-        (value, path) => Answer::text(403, &format!("<Code>AccessDenied</Code><Message>{path} {value:?}</Message>")),
+fn passwords_do_not_go_over_plain_http() {
+    let environment = Environment::of([("VEINFS_WEBDAV_USER", "me"), ("VEINFS_WEBDAV_PASSWORD", "hush")]);
+    for (text, given, good) in [
+        ("https://dav.example.org", &[][..], true),
+        ("http://127.0.0.1:1", &[], true),
+        ("http://dav.example.org", &[], false),
+        ("http://dav.example.org", &[("allow_http", "true")], true),
+    ] {
+        let (location, options) = parts(text, given);
+        let connected = runtime().block_on(connect(&location, &options, &environment));
+        assert_eq!(connected.is_ok(), good, "{text}: {connected:?}");
+        let shown = format!("{connected:?}");
+        assert!(!shown.contains("hush") && !shown.contains("bWU6aHVzaA"), "{shown}");
+    }
+}
+
+#[test]
+fn stores_in_this_process_are_shared_by_name_and_only_read() {
+    runtime().block_on(async {
+        memory("shared").put(&"a/b".into(), "text".into()).await.expect("put");
+        let (location, options) = parts("memory://shared/a", &[]);
+        let remote = connect(&location, &options, &Environment::default()).await.expect("connected");
+        let text = remote.store.get(&"a/b".into()).await.expect("there").bytes().await.expect("read");
+        assert_eq!(&text[..], b"text");
+        assert!(remote.store.put(&"a/c".into(), "x".into()).await.is_err());
+        assert!(remote.store.delete(&"a/b".into()).await.is_err());
+        assert!(memory("shared").head(&"a/b".into()).await.is_ok());
     });
-    let url = server.url();
-    let keys = [("AWS_ACCESS_KEY_ID", "A"), ("AWS_SECRET_ACCESS_KEY", "S")];
-    let send = |location: &str, options: &[(&str, &str)], variables: &[(&str, &str)]| {
-        let location = Location::parse(location).expect("a location");
-        list(&connect_with(&location, &pairs(options), env(variables)).expect("a client"))
-    };
-    let with_region = [keys[0], keys[1], ("AWS_REGION", "eu-north-1"), ("AWS_ENDPOINT_URL", &url)];
-    assert_eq!(send("s3://b/x", &[], &with_region), Ok(()));
-    assert_eq!(send("s3://b/x", &[("endpoint", &url), ("region", "eu-north-1")], &keys), Ok(()));
-    let fault = send("s3://b/x", &[("endpoint", &url)], &keys).expect_err("another region");
-    assert_eq!(fault.kind, FaultKind::Denied);
-    assert_eq!(send("s3://open/x", &[("endpoint", &url), ("skip_signature", "true")], &keys), Ok(()));
-    assert_eq!(send("gs://g", &[("base_url", &url)], &[("GOOGLE_BEARER_TOKEN", "x")]), Ok(()));
-    let user = [("VEINFS_WEBDAV_USER", "u"), ("VEINFS_WEBDAV_PASSWORD", "p")];
-    assert_eq!(send(&url, &[], &user), Ok(()));
-    let client = connect_with(
-        &Location::parse("s3://b").expect("one"),
-        &pairs(&[("endpoint", &url), ("region", "eu-north-1")]),
-        env(&keys),
-    );
-    let client = client.expect("a client");
-    list(&client).expect("it is signed");
-    assert_eq!(client.counts.of(Purpose::List), 1);
 }

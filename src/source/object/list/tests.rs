@@ -6,7 +6,7 @@ use std::time::{Instant, SystemTime};
 use proptest::prelude::*;
 
 use super::*;
-use crate::source::object::connect::{connect, runtime};
+use crate::source::object::connect::runtime;
 use crate::source::object::count::Purpose;
 use crate::source::object::snapshot::{About, Snapshot};
 use crate::source::object::testing::{Answer, Bucket, Server};
@@ -18,9 +18,7 @@ struct Listed {
 }
 
 fn client(server: &Server) -> Client {
-    let options = [("endpoint", server.url().as_str()), ("skip_signature", "true")]
-        .map(|(key, value)| (key.to_owned(), value.to_owned()));
-    connect(&Location::parse("s3://b").expect("a location"), &options.to_vec()).expect("a client")
+    Client::of_server(&server.url())
 }
 
 fn listed(server: &Server, location: &str, scope: &Scope) -> Result<Listed, Fault> {
@@ -111,7 +109,7 @@ fn what_is_wrong_is_told() {
     };
     assert_eq!(kind(|| Answer::text(404, "<Code>NoSuchBucket</Code>")), FaultKind::NoBucket);
     assert_eq!(kind(|| Answer::text(403, "<Code>AccessDenied</Code>")), FaultKind::Denied);
-    assert_eq!(kind(|| Answer::text(200, "<html>")), FaultKind::Malformed);
+    assert_eq!(kind(|| Answer::text(200, "<html>")), FaultKind::Refused);
     assert_eq!(kind(|| Answer::text(200, "<ListBucketResult></ListBucketResult>")), FaultKind::NoBucket);
     let empty = Server::start(|_| Answer::text(200, "<ListBucketResult></ListBucketResult>"));
     let none = listed(&empty, "s3://b", &Scope::default()).expect("an empty bucket is one");

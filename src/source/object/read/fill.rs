@@ -94,10 +94,10 @@ fn keep(shared: &Shared, part: &Weak<Part>, begin: u64, end: u64) {
             break;
         }
         let key = Reader::block(shared, first / BLOCK_BYTES);
-        if !cache.may_have(key) {
-            if let Ok(pieces) = gather(std::slice::from_ref(&part), first, next) {
-                cache.put(key, pieces.concat().into());
-            }
+        if !cache.may_have(key)
+            && let Ok(pieces) = gather(std::slice::from_ref(&part), first, next)
+        {
+            cache.put(key, pieces.concat().into());
         }
         first = next;
     }

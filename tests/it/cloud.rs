@@ -1,0 +1,5 @@
+//! Object stores, against servers of our own.
+
+mod connecting;
+mod identity;
+mod made_up;
