@@ -1,8 +1,8 @@
 //! Reading objects through windows ahead of those who read on, and by exact ranges for those who do not.
 //!
-//! An open object ([`Reader`]) knows some [`Stream`]s: places from which somebody reads on. What is ahead of a stream is got
-//! in [`Part`]s, several at once, as far as its window goes: that grows while it is used up and is bound by the memory that
-//! all readers share ([`Budget`]). A read waits for the bytes that it needs, not for whole parts. Somebody who reads here and
+//! An open object ([`Reader`]) knows some `Stream`s: places from which somebody reads on. What is ahead of a stream is got
+//! in `Part`s, several at once, as far as its window goes: that grows while it is used up and is bound by the memory that
+//! all readers share (`Budget`). A read waits for the bytes that it needs, not for whole parts. Somebody who reads here and
 //! there gets what is asked for and nothing ahead.
 //!
 //! All bytes are of the version that was listed: requests name it (`If-Match`), and answers are compared with it, as
