@@ -123,7 +123,7 @@ fn print(to: &mut dyn Write, mountpoint: &Path, status: &Value) -> io::Result<()
                 number(&listing["objects"]),
                 number(&requests["list"])
             )?;
-            write!(to, ", {} GET, {} HEAD", number(&requests["get"]), number(&requests["head"]))?;
+            write!(to, ", {} GET", number(&requests["get"]))?;
             match (number(&requests["failed"]), number(&listing["left_out"])) {
                 (0, 0) => writeln!(to)?,
                 (failed, 0) => writeln!(to, ", {failed} of which failed")?,

@@ -11,8 +11,6 @@ pub enum Purpose {
     List,
     /// A range of an object (GET).
     Get,
-    /// To find the region of a bucket (HEAD).
-    Head,
 }
 
 /// Requests since the mount began.
@@ -20,7 +18,6 @@ pub enum Purpose {
 pub struct Counts {
     list: AtomicU64,
     get: AtomicU64,
-    head: AtomicU64,
     failed: AtomicU64,
     again: AtomicU64,
     bytes: AtomicU64,
@@ -33,7 +30,6 @@ impl Counts {
         let counter = match purpose {
             Purpose::List => &self.list,
             Purpose::Get => &self.get,
-            Purpose::Head => &self.head,
         };
         counter.fetch_add(1, Ordering::Relaxed);
     }
@@ -63,7 +59,6 @@ impl Counts {
         match purpose {
             Purpose::List => self.list.load(Ordering::Relaxed),
             Purpose::Get => self.get.load(Ordering::Relaxed),
-            Purpose::Head => self.head.load(Ordering::Relaxed),
         }
     }
 
@@ -73,7 +68,6 @@ impl Counts {
         json!({
             "list": count(&self.list),
             "get": count(&self.get),
-            "head": count(&self.head),
             "failed": count(&self.failed),
             "retried": count(&self.again),
             "bytes": count(&self.bytes),
