@@ -189,6 +189,8 @@ impl From<Arc<CredentialError>> for ConnectError {
 /// If the system gives this process no threads.
 pub fn runtime() -> &'static tokio::runtime::Runtime {
     static RUNTIME: LazyLock<tokio::runtime::Runtime> = LazyLock::new(|| {
+        // Whoever makes clients of its own on it, as tests do, needs it too.
+        http::install_tls();
         let mut builder = tokio::runtime::Builder::new_multi_thread();
         builder.worker_threads(2).thread_name("veinfs-remote").enable_all();
         builder.build().expect("two threads can be made")
