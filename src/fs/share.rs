@@ -9,6 +9,7 @@
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 
 use rustix::fs::{Mode, OFlags, Stat};
+use rustix::io::Errno;
 
 use super::attr::Attr;
 
@@ -30,12 +31,19 @@ impl Narrow {
     const SHUT: Narrow = Narrow { uid: u32::MAX, gid: u32::MAX, mode: 0, listed: false };
 }
 
-/// True if the directory has an access list: then the group's bits are only its mask, and anybody may be shut out by
-/// name.
+/// True if the directory has an access list, or may have one: then the group's bits are only its mask, and anybody may be
+/// shut out by name.
 fn listed(dir: impl AsFd) -> bool {
     // By this path, since directories above are open without the right to read them.
     let path = format!("/proc/self/fd/{}", dir.as_fd().as_raw_fd());
-    rustix::fs::getxattr_query(path, ACCESS_LIST).is_ok_and(|length| length > 0)
+    match rustix::fs::getxattr_query(path, ACCESS_LIST) {
+        Ok(length) => length > 0,
+        Err(Errno::NODATA | Errno::OPNOTSUPP | Errno::NOSYS) => false,
+        Err(error) => {
+            tracing::warn!(%error, "an access list cannot be read: it is taken to shut everybody out");
+            true
+        }
+    }
 }
 
 /// The directory above an open one; `None` above the root.

@@ -1,6 +1,7 @@
 //! Permissions that change while the tree is mounted: also for what the kernel remembers, and for what others hold open.
 
 use std::fs;
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
@@ -120,17 +121,44 @@ impl Trees {
 
     /// Waits until the mount allows what the real path allows.
     fn comes_right(&mut self, step: &Step, exact: bool) {
+        if let Err(last) = self.is_right_within(step, exact, crate::bed::LIMIT) {
+            panic!("{}: {last}\n{}", step.name, self.whence(step, exact));
+        }
+    }
+
+    /// Waits until the mount allows what the real path allows; the last row if it does not come to that.
+    fn is_right_within(&mut self, step: &Step, exact: bool, limit: Duration) -> Result<(), String> {
         let wrong = |letter: char| matches!(letter, '+' | '?') || exact && letter.is_ascii_lowercase();
-        let mut last = String::new();
-        let mut right = || {
-            last = self.row(step);
-            !last.chars().any(wrong)
-        };
         let begun = Instant::now();
-        while !right() && begun.elapsed() < crate::bed::LIMIT {
+        loop {
+            let row = self.row(step);
+            if !row.chars().any(wrong) {
+                return Ok(());
+            }
+            if begun.elapsed() > limit {
+                return Err(row);
+            }
             std::thread::sleep(Duration::from_millis(5));
         }
-        assert!(right(), "{}: {last}\n{}", step.name, self.bed.status());
+    }
+
+    /// What tells where a change was lost: the daemon's threads, what root is told, and what helps.
+    fn whence(&mut self, step: &Step, exact: bool) -> String {
+        let status = self.bed.status();
+        let mut told = status.to_string();
+        for thread in fs::read_dir(format!("/proc/{}/task", status["pid"])).into_iter().flatten().flatten() {
+            let of = |file: &str| fs::read_to_string(thread.path().join(file)).unwrap_or_default().trim().to_owned();
+            told += &format!("\n{}: {} {}", of("comm"), of("wchan"), of("syscall"));
+        }
+        let mode = fs::metadata(self.seen(step)).map(|meta| format!("{:o} {}", meta.mode(), meta.uid()));
+        told += &format!("\nfor root it is {mode:?}");
+        let at = place(&self.bed, step);
+        let mode = fs::metadata(&at).expect("a directory").permissions();
+        fs::set_permissions(&at, mode).expect("the mode that it has");
+        told += &format!("\ntold once more: {:?}", self.is_right_within(step, exact, Duration::from_secs(2)));
+        self.bed.veinfs(["refresh".as_ref(), self.bed.mnt.as_os_str()]);
+        told += &format!("\nrefreshed: {:?}", self.is_right_within(step, exact, Duration::from_secs(2)));
+        told
     }
 }
 
