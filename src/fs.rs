@@ -51,6 +51,7 @@ mod node;
 mod reach;
 mod refresh;
 mod serve;
+mod settle;
 mod share;
 mod waiting;
 mod wire;

@@ -520,8 +520,10 @@ impl Explainer<'_> {
         let whole =
             judged.with_offer(self.automaton, |offer| self.automaton.answer(&self.automaton.state(state).body, offer));
         let required = answers.iter().filter(|(_, role, _)| *role == Role::Required);
+        let forbidden = answers.iter().filter(|(_, role, _)| *role == Role::Forbidden);
         if whole.as_ref().map_or(Met::Unknown, Met::of) != Met::No
             || required.clone().any(|(_, _, answer)| *answer == NO)
+            || forbidden.clone().any(|(_, _, answer)| *answer == YES)
         {
             return None;
         }
@@ -536,7 +538,7 @@ impl Explainer<'_> {
             so_far = together;
             before.push(place);
         }
-        for (place, _, answer) in answers.iter().filter(|(_, role, _)| *role == Role::Forbidden) {
+        for (place, _, answer) in forbidden {
             let left = so_far.clone().without(answer);
             if left == NO {
                 let values = self.values(&so_far.ways);

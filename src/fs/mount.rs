@@ -1,20 +1,18 @@
 //! A mount's life: from the mount point through the scan to the unmount.
 
-use std::ffi::OsStr;
 use std::io;
 use std::mem::ManuallyDrop;
 use std::os::fd::AsFd;
-use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
+use std::sync::mpsc::{Receiver, Sender, channel};
 use std::time::{Duration, Instant};
 
-use fuser::{Config, INodeNo, MountOption, Notifier, Session, SessionACL};
+use fuser::{Config, MountOption, Session, SessionACL};
 use parking_lot::Mutex;
 
 use super::announce::{Announcer, Reach, Way};
-use super::forget::{Forgetter, Late};
+use super::forget::Forgetter;
 use super::negotiate::{Negotiator, Wish};
 use super::serve::Workers;
 use super::wire::Channel;
@@ -34,8 +32,6 @@ const COMMIT_LIMIT: Duration = Duration::from_secs(4);
 const IDLE: Duration = Duration::from_secs(1);
 /// How often whoever waits for a scan looks whether the mount is still there.
 const LOOK: Duration = Duration::from_millis(50);
-/// By then answers that were on their way have arrived.
-const SETTLE: Duration = Duration::from_millis(100);
 
 /// How a file system is put into the tree.
 #[derive(Clone, Debug)]
@@ -213,7 +209,7 @@ pub fn serve(
             handles.expire(IDLE);
         }
     })?;
-    start("settle", move || settle(&to_settle, &notifier))?;
+    start("settle", move || super::settle::settle(&to_settle, &notifier))?;
     let teller = Teller { forgetter, announcer };
     Ok(Served { _session: ManuallyDrop::new(session), workers, entry, teller })
 }
@@ -359,44 +355,5 @@ fn raise_readahead(device: &str) {
     let path = format!("/sys/class/bdi/{device}/read_ahead_kb");
     if let Err(error) = std::fs::write(path, "1024") {
         tracing::debug!(%error, "read-ahead stays as it is");
-    }
-}
-
-/// Has the kernel forget once more what it may have been told of too late.
-///
-/// It compares modification times of directories by itself. But the answer to a reader that asked before a change can
-/// arrive after another reader has seen the change, and is then kept as if it were the new content: what is to settle
-/// is forgotten again when such answers have arrived.
-fn settle(late: &Receiver<Late>, notifier: &Notifier) {
-    let mut settling: Vec<u64> = Vec::new();
-    let mut due = Instant::now();
-    loop {
-        let next = match settling.is_empty() {
-            true => late.recv().ok(),
-            false => match late.recv_timeout(due.saturating_duration_since(Instant::now())) {
-                Err(RecvTimeoutError::Timeout) => {
-                    settling.sort_unstable();
-                    settling.dedup();
-                    settling.drain(..).for_each(|ino| drop(notifier.inval_inode(INodeNo(ino), 0, 0)));
-                    continue;
-                }
-                next => next.ok(),
-            },
-        };
-        match next {
-            None => return,
-            Some(Late::Settle(ino)) => {
-                if settling.is_empty() {
-                    due = Instant::now() + SETTLE;
-                }
-                settling.push(ino);
-            }
-            Some(Late::Entry(parent, name)) => {
-                let _ = notifier.inval_entry(INodeNo(parent), OsStr::from_bytes(&name));
-            }
-            Some(Late::Inode(ino) | Late::Listing(ino)) => {
-                let _ = notifier.inval_inode(INodeNo(ino), 0, 0);
-            }
-        }
     }
 }

@@ -294,6 +294,31 @@ impl TestBed {
         status_at(&self.mnt).expect("a status")
     }
 
+    /// Where a change was lost that `right` waits for in vain: the daemon's threads, and what helps.
+    pub(crate) fn whence(&self, mut right: impl FnMut() -> bool) -> String {
+        let status = self.status();
+        let mut told = status.to_string();
+        for thread in fs::read_dir(format!("/proc/{}/task", status["pid"])).into_iter().flatten().flatten() {
+            let of = |file: &str| fs::read_to_string(thread.path().join(file)).unwrap_or_default().trim().to_owned();
+            told += &format!("\n{}: {} {}", of("comm"), of("wchan"), of("syscall"));
+        }
+        let mut helps = |what: &str| {
+            let begun = Instant::now();
+            let mut is_right = right();
+            while !is_right && begun.elapsed() < Duration::from_secs(2) {
+                std::thread::sleep(Duration::from_millis(5));
+                is_right = right();
+            }
+            told += &format!("\n{what}: {}", if is_right { "right" } else { "wrong" });
+        };
+        // Slab objects alone: entries and inodes.
+        let dropped = fs::write("/proc/sys/vm/drop_caches", "2");
+        helps(&format!("when the kernel has forgotten what nobody uses ({dropped:?})"));
+        self.veinfs(["refresh".as_ref(), self.mnt.as_os_str()]);
+        helps("when it is refreshed");
+        told
+    }
+
     /// The process that serves the mount.
     #[track_caller]
     pub(crate) fn daemon(&self) -> nix::unistd::Pid {

@@ -452,3 +452,14 @@ fn what_is_said_to_be_shortest_is() {
     let (claimed, found) = *counts.borrow();
     assert!(found >= 20 && claimed * 10 >= found * 7, "of {found} lists only {claimed} are known to be the shortest");
 }
+
+#[test]
+fn what_is_in_the_way_may_be_what_is_lacking_elsewhere() {
+    let text = r#"{"name":"p","files":["b"],"directories":[{"directory_name":"[ab]"}],"forbidden_files":["*.x"]}"#;
+    let format = veinfs::pattern::load::Format::Json;
+    let patterns = veinfs::pattern::load::load_text(text.as_bytes(), format, "test", "p").expect("it is valid");
+    let mut tree = Tree::new(b"d");
+    tree.put(b"b", Node::dir());
+    tree.put(b"c.x", Node::File { bytes: Vec::new() });
+    check_shortest(&Case(tree, patterns)).expect("two changes do, and nothing else is said to be the shortest list");
+}

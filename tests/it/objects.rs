@@ -15,7 +15,7 @@ use proptest::test_runner::{Config, TestRunner};
 use crate::bed::{Output, TestBed, can_mount, eventually, names};
 
 #[path = "../../src/source/object/testing.rs"]
-mod testing;
+pub(crate) mod testing;
 
 use testing::{Answer, Bucket, Server};
 

@@ -45,16 +45,17 @@ struct Entry {
     content: Vec<u8>,
 }
 
-/// Everything at and below `path`.
-fn all_below(path: &Path, at: &Path, into: &mut BTreeMap<PathBuf, Entry>) -> std::io::Result<()> {
-    let meta = fs::symlink_metadata(path)?;
+/// Everything at and below `path`; where it fails, the place.
+fn all_below(path: &Path, at: &Path, into: &mut BTreeMap<PathBuf, Entry>) -> Result<(), (PathBuf, std::io::Error)> {
+    let here = |error| (at.to_path_buf(), error);
+    let meta = fs::symlink_metadata(path).map_err(here)?;
     let size = if meta.is_dir() { 0 } else { meta.size() };
     let attributes = (meta.mode(), meta.uid(), meta.gid(), size, meta.mtime(), meta.mtime_nsec());
-    let content = if meta.is_file() { fs::read(path)? } else { Vec::new() };
+    let content = if meta.is_file() { fs::read(path).map_err(here)? } else { Vec::new() };
     into.insert(at.to_path_buf(), Entry { attributes, content });
     if meta.is_dir() {
-        for entry in fs::read_dir(path)? {
-            let name = entry?.file_name();
+        for entry in fs::read_dir(path).map_err(here)? {
+            let name = entry.map_err(here)?.file_name();
             all_below(&path.join(&name), &at.join(&name), into)?;
         }
     }
@@ -81,8 +82,8 @@ fn differences(bed: &TestBed, run: &str) -> Vec<String> {
     for (path, view) in &shown {
         let (mut real, mut seen) = (BTreeMap::new(), BTreeMap::new());
         for (root, into) in [(bed.src.join(path), &mut real), (bed.mnt.join(view), &mut seen)] {
-            if let Err(error) = all_below(&root, Path::new(""), into) {
-                lines.push(format!("{}: {error}", root.display()));
+            if let Err((at, error)) = all_below(&root, Path::new(""), into) {
+                lines.push(format!("{}: {error}", root.join(at).display()));
             }
         }
         for (at, entry) in &real {
@@ -111,7 +112,9 @@ fn stale(bed: &TestBed, run: &str, changers: &[Changer]) -> Option<String> {
         if Instant::now() > deadline {
             let text = lines[..lines.len().min(20)].join("\n");
             let history: Vec<String> = changers.iter().flat_map(|changer| changer.history(&text)).collect();
-            return Some(format!("not within {LIMIT:?}:\n{text}\n{}", history.join("\n")));
+            let history = history.join("\n");
+            let whence = bed.whence(|| differences(bed, run).is_empty());
+            return Some(format!("not within {LIMIT:?}:\n{text}\n{history}\n{whence}"));
         }
         std::thread::sleep(std::time::Duration::from_millis(5));
     }

@@ -572,7 +572,7 @@ impl<'a> Search<'a> {
             }
             let Some(name) = self.kinds.name(number, &|name| is_taken(at, level, name)) else {
                 self.exact &= kind.complete;
-                self.clear(at, level, number, next);
+                self.clear(at, literals, level, number, next);
                 continue;
             };
             seen.push(projected);
@@ -651,29 +651,54 @@ impl<'a> Search<'a> {
     }
 
     /// Makes room for a name of a kind that all are taken.
-    fn clear(&self, at: Option<&Judged<'_>>, level: &Level, kind: usize, next: &mut Vec<(u32, Level)>) {
-        let spare = |level: &Level| {
-            let plain = self.kinds.kinds.iter().position(|kind| kind.globs.is_empty())?;
-            self.kinds.name(plain, &|name| is_taken(at, level, name))
-        };
+    fn clear(
+        &mut self,
+        at: Option<&Judged<'_>>,
+        literals: &[Literal],
+        level: &Level,
+        kind: usize,
+        next: &mut Vec<(u32, Level)>,
+    ) {
+        let taken = |name: &[u8]| is_taken(at, level, name);
         for name in &self.kinds.kinds[kind].names {
-            let mut level = level.clone();
             let special = at.is_some_and(|at| matches!(at.dir.entry(name), Some(Entry::Special(_))));
             if special && !level.cleared.contains(name) {
+                let mut level = level.clone();
                 level.cleared.push(name.clone());
                 next.push((5, level));
             } else if let Some(place) = level.dirs.iter().position(|dir| dir.name == *name && dir.is_untouched()) {
-                let Some(free) = spare(&level) else { continue };
+                // By another name than a plain one it could be what is lacking elsewhere.
+                let mut without = level.clone();
+                without.dirs[place].fate = Fate::Gone;
+                let is_named = |atom: &Atom| {
+                    matches!(atom, Atom::Child(state) if self.automaton.state(*state).name.is_some())
+                };
+                self.exact &= !literals.iter().any(|literal| {
+                    literal.wanted && literal.of.iter().any(is_named) && self.lack(at, &without, literal).is_some()
+                });
+                let plain = self.kinds.kinds.iter().position(|kind| kind.globs.is_empty());
+                let Some(free) = plain.and_then(|plain| self.kinds.name(plain, &taken)) else { continue };
+                let mut level = level.clone();
                 level.dirs[place].away = Some(free);
                 next.push((5, level));
             } else if let Some(place) =
                 level.files.iter().position(|file| file.file.name == *name && file.state == Fate::Kept)
             {
-                let Some(free) = spare(&level) else { continue };
-                let file = &mut level.files[place];
-                file.file.name = free;
-                (file.globs, file.state) = (Bits::new(self.automaton.names.len()), Fate::Changed);
-                next.push((5, level));
+                // Any name that makes a difference: one that nothing asks for first.
+                let asked = globs_of(literals, self.automaton.names.len());
+                let mut seen: Vec<Bits> = Vec::new();
+                for (number, kind) in self.kinds.kinds.iter().enumerate() {
+                    let projected = project(&kind.globs, &asked);
+                    if seen.contains(&projected) {
+                        continue;
+                    }
+                    let Some(free) = self.kinds.name(number, &taken) else { continue };
+                    let mut level = level.clone();
+                    let file = &mut level.files[place];
+                    (file.file.name, file.globs, file.state) = (free, kind.globs.clone(), Fate::Changed);
+                    next.push((if projected.is_empty() { 5 } else { 15 }, level));
+                    seen.push(projected);
+                }
             }
         }
     }
@@ -740,7 +765,7 @@ impl<'a> Search<'a> {
                         && kind.names.iter().all(|name| taken(name))
                 };
                 if let Some(kind) = self.kinds.kinds.iter().position(blocked) {
-                    self.clear(at, level, kind, next);
+                    self.clear(at, literals, level, kind, next);
                 }
             }
         }

@@ -105,61 +105,45 @@ impl Trees {
     /// What all may do now, a word for each user; see [`compare`].
     fn row(&mut self, step: &Step) -> String {
         let (seen, real) = (self.seen(step), self.real(step));
-        let row = self.probes.iter_mut().map(|probe| {
-            let letters = "abcdef".chars().zip(TRIES).map(|(letter, (what, path))| {
-                let (mount, real) = (probe.ask(what, &seen.join(path)), probe.ask(what, &real.join(path)));
-                match (&mount, &real) {
-                    // Attributes of what everybody may reach may be a moment old.
-                    (Ok(mount), Ok(real)) if what == "stat" && mount != real => '?',
-                    _ => compare(letter, what, &mount, &real, &seen.join(path)),
-                }
-            });
-            letters.collect::<String>()
-        });
-        row.collect::<Vec<_>>().join(" ")
+        row(&mut self.probes, &seen, &real)
     }
 
     /// Waits until the mount allows what the real path allows.
     fn comes_right(&mut self, step: &Step, exact: bool) {
-        if let Err(last) = self.is_right_within(step, exact, crate::bed::LIMIT) {
-            panic!("{}: {last}\n{}", step.name, self.whence(step, exact));
-        }
-    }
-
-    /// Waits until the mount allows what the real path allows; the last row if it does not come to that.
-    fn is_right_within(&mut self, step: &Step, exact: bool, limit: Duration) -> Result<(), String> {
         let wrong = |letter: char| matches!(letter, '+' | '?') || exact && letter.is_ascii_lowercase();
         let begun = Instant::now();
-        loop {
+        let last = loop {
             let row = self.row(step);
             if !row.chars().any(wrong) {
-                return Ok(());
+                return;
             }
-            if begun.elapsed() > limit {
-                return Err(row);
+            if begun.elapsed() > crate::bed::LIMIT {
+                break row;
             }
             std::thread::sleep(Duration::from_millis(5));
-        }
+        };
+        let (seen, real) = (self.seen(step), self.real(step));
+        let mode = fs::metadata(&seen).map(|meta| format!("{:o} {}", meta.mode(), meta.uid()));
+        let Self { probes, bed } = self;
+        let whence = bed.whence(|| !row(probes, &seen, &real).chars().any(wrong));
+        panic!("{}: {last}; for root {mode:?}\n{whence}", step.name);
     }
+}
 
-    /// What tells where a change was lost: the daemon's threads, what root is told, and what helps.
-    fn whence(&mut self, step: &Step, exact: bool) -> String {
-        let status = self.bed.status();
-        let mut told = status.to_string();
-        for thread in fs::read_dir(format!("/proc/{}/task", status["pid"])).into_iter().flatten().flatten() {
-            let of = |file: &str| fs::read_to_string(thread.path().join(file)).unwrap_or_default().trim().to_owned();
-            told += &format!("\n{}: {} {}", of("comm"), of("wchan"), of("syscall"));
-        }
-        let mode = fs::metadata(self.seen(step)).map(|meta| format!("{:o} {}", meta.mode(), meta.uid()));
-        told += &format!("\nfor root it is {mode:?}");
-        let at = place(&self.bed, step);
-        let mode = fs::metadata(&at).expect("a directory").permissions();
-        fs::set_permissions(&at, mode).expect("the mode that it has");
-        told += &format!("\ntold once more: {:?}", self.is_right_within(step, exact, Duration::from_secs(2)));
-        self.bed.veinfs(["refresh".as_ref(), self.bed.mnt.as_os_str()]);
-        told += &format!("\nrefreshed: {:?}", self.is_right_within(step, exact, Duration::from_secs(2)));
-        told
-    }
+/// What all may do, a word for each user; see [`compare`].
+fn row(probes: &mut [Probe], seen: &Path, real: &Path) -> String {
+    let row = probes.iter_mut().map(|probe| {
+        let letters = "abcdef".chars().zip(TRIES).map(|(letter, (what, path))| {
+            let (mount, real) = (probe.ask(what, &seen.join(path)), probe.ask(what, &real.join(path)));
+            match (&mount, &real) {
+                // Attributes of what everybody may reach may be a moment old.
+                (Ok(mount), Ok(real)) if what == "stat" && mount != real => '?',
+                _ => compare(letter, what, &mount, &real, &seen.join(path)),
+            }
+        });
+        letters.collect::<String>()
+    });
+    row.collect::<Vec<_>>().join(" ")
 }
 
 fn place(bed: &TestBed, step: &Step) -> PathBuf {

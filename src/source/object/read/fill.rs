@@ -57,7 +57,6 @@ async fn get(shared: &Arc<Shared>, part: &Weak<Part>, begin: u64, end: u64) -> R
         shared.remote.client.counts.retry();
     }
     shared.remote.gate.went_well();
-    keep(shared, part, begin, end);
     Ok(())
 }
 
@@ -84,18 +83,18 @@ async fn cached(shared: &Arc<Shared>, part: &Weak<Part>, begin: u64, end: u64) -
     at
 }
 
-/// Keeps the whole blocks of a part.
-fn keep(shared: &Shared, part: &Weak<Part>, begin: u64, end: u64) {
-    let (Some(cache), Some(part)) = (&shared.engine.cache, part.upgrade()) else { return };
-    let mut first = begin.next_multiple_of(BLOCK_BYTES);
-    while first < end {
+/// Keeps the whole blocks of a part that is complete.
+fn keep(shared: &Shared, part: &Arc<Part>) {
+    let Some(cache) = &shared.engine.cache else { return };
+    let mut first = part.begin.next_multiple_of(BLOCK_BYTES);
+    while first < part.end {
         let next = (first + BLOCK_BYTES).min(shared.meta.size);
-        if next > end {
+        if next > part.end {
             break;
         }
         let key = Reader::block(shared, first / BLOCK_BYTES);
         if !cache.may_have(key)
-            && let Ok(pieces) = gather(std::slice::from_ref(&part), first, next)
+            && let Ok(pieces) = gather(std::slice::from_ref(part), first, next)
         {
             cache.put(key, pieces.concat().into());
         }
@@ -141,6 +140,10 @@ async fn request(
             *at += more.len() as u64;
             let Some(part) = part.upgrade() else { return Ok(()) };
             part.add(more);
+            if *at == end {
+                // Here, where it cannot go: whoever has its last bytes may close the file, and nobody knows it any more.
+                keep(shared, &part);
+            }
         }
     }
     Ok(())
