@@ -194,6 +194,11 @@ impl VeinFs {
         Arc::clone(&self.handles)
     }
 
+    /// What the kernel remembers.
+    fn nodes(&self) -> Arc<Nodes> {
+        Arc::clone(&self.nodes)
+    }
+
     /// What makes the kernel forget.
     fn forgetter(&self) -> Forgetter {
         Forgetter {

@@ -14,6 +14,7 @@ use parking_lot::Mutex;
 use super::announce::{Announcer, Reach, Way};
 use super::forget::Forgetter;
 use super::negotiate::{Negotiator, Wish};
+use super::node::Slack;
 use super::serve::Workers;
 use super::wire::Channel;
 use super::{FsOptions, VeinFs, guard};
@@ -168,7 +169,7 @@ pub fn serve(
 ) -> Result<Served, MountError> {
     let (late, to_settle) = channel();
     let fs = Arc::new(VeinFs::new(Arc::clone(live), options.fs.clone(), watches, end, late));
-    let (handles, announcer) = (fs.handles(), fs.announcer());
+    let (handles, nodes, announcer) = (fs.handles(), fs.nodes(), fs.announcer());
     let forgetter = Arc::new(fs.forgetter());
     let refused = |error: io::Error| MountError::Refused {
         mountpoint: live.mountpoint.clone(),
@@ -204,9 +205,11 @@ pub fn serve(
         look_after(entry, &options.program)?;
     }
     start("idle", move || {
+        let mut slack = Slack::default();
         loop {
             std::thread::sleep(IDLE);
             handles.expire(IDLE);
+            slack.look(&nodes);
         }
     })?;
     start("settle", move || super::settle::settle(&to_settle, &notifier))?;

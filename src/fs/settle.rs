@@ -111,8 +111,8 @@ mod tests {
                 told.push((millis, ino));
             }
         }
-        // The second one's change begins anew when it was to be told for the first.
-        assert_eq!(told, [(100, 1), (600, 2), (1010, 1), (1500, 2), (1510, 1), (10_500, 2), (10_510, 1)]);
+        // For one that has changed again it begins anew, at the latest when it would have been its turn.
+        assert_eq!(told, [(100, 1), (600, 2), (1010, 1), (1500, 2), (1500, 1), (10_500, 2), (10_500, 1)]);
         assert!(settling.changed.is_empty() && settling.due().is_none());
     }
 }

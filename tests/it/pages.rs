@@ -179,7 +179,8 @@ impl Place {
         let mut run = 0;
         for block in blocks(&page(path)) {
             let file = |name: &str| Path::new(name).extension().is_some_and(|extension| *extension == *block.info);
-            if let Some(name) = block.text.first().and_then(|first| first.strip_prefix("# ")).filter(|name| file(name)) {
+            if let Some(name) = block.text.first().and_then(|first| first.strip_prefix("# ")).filter(|name| file(name))
+            {
                 self.show(name, &block.text);
             }
             let steps = if block.is("console") { block.steps() } else { Vec::new() };
@@ -259,4 +260,3 @@ pub(crate) fn lacks_program(command: &str) -> bool {
     }
     lacking.is_some()
 }
-

@@ -670,9 +670,8 @@ impl<'a> Search<'a> {
                 // By another name than a plain one it could be what is lacking elsewhere.
                 let mut without = level.clone();
                 without.dirs[place].fate = Fate::Gone;
-                let is_named = |atom: &Atom| {
-                    matches!(atom, Atom::Child(state) if self.automaton.state(*state).name.is_some())
-                };
+                let is_named =
+                    |atom: &Atom| matches!(atom, Atom::Child(state) if self.automaton.state(*state).name.is_some());
                 self.exact &= !literals.iter().any(|literal| {
                     literal.wanted && literal.of.iter().any(is_named) && self.lack(at, &without, literal).is_some()
                 });

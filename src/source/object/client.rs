@@ -256,7 +256,11 @@ pub(super) fn etag(text: &str) -> Option<Box<str>> {
     let text = text.trim();
     let (weak, bare) = text.strip_prefix("W/").map_or(("", text), |bare| ("W/", bare));
     let bare = bare.strip_prefix('"').and_then(|bare| bare.strip_suffix('"')).unwrap_or(bare);
-    (!bare.is_empty()).then(|| format!("{weak}{bare}").into())
+    match (bare, weak) {
+        ("", _) => None,
+        (bare, "") => Some(bare.into()),
+        (bare, weak) => Some(format!("{weak}{bare}").into()),
+    }
 }
 
 /// A time, in either of the forms that stores have (RFC 3339, RFC 9110): seconds and nanoseconds.

@@ -21,17 +21,16 @@ pub(super) enum Item<'a> {
 pub(super) fn read(text: &[u8], mut each: impl FnMut(Item<'_>) -> Result<(), Fault>) -> Result<(), Fault> {
     let mut reader = Reader::from_reader(text);
     let (mut inner, mut encoded, mut depth) = (String::new(), false, 0usize);
-    let mut buffer = Vec::new();
     loop {
-        buffer.clear();
-        match reader.read_event_into(&mut buffer).map_err(malformed)? {
+        match reader.read_event().map_err(malformed)? {
             Event::Start(start) => {
                 inner.clear();
                 depth += 1;
                 let name = start.local_name();
                 let name = std::str::from_utf8(name.as_ref()).map_err(malformed)?;
-                // Azure has names so that XML cannot hold.
-                encoded = start.attributes().flatten().any(|a| a.key.as_ref() == b"Encoded" && &*a.value == b"true");
+                // Azure has names so that XML cannot hold. Nearly no element has an attribute.
+                encoded = start.len() > name.len()
+                    && start.attributes().flatten().any(|a| a.key.as_ref() == b"Encoded" && &*a.value == b"true");
                 each(Item::Begin(name))?;
             }
             Event::Empty(start) => {
