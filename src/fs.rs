@@ -24,18 +24,20 @@ use crate::signals::SessionEnd;
 use crate::view::inode::Devices;
 use announce::{Announcer, Kind};
 use attr::{Attr, folder_attr, since_epoch};
+use cache::{Cache, Handles};
 use control::Control;
 use epochs::Epochs;
 use files::Opened;
 use forget::{Forgetter, Late};
 use habits::Habits;
 use negotiate::Agreed;
-use node::{Cache, Handles, Listing, Node, Nodes};
+use node::{Listing, Node, Nodes};
 use reach::Target;
 use wire::Channel;
 
 pub mod announce;
 mod attr;
+mod cache;
 mod control;
 mod dirs;
 mod epochs;
@@ -61,6 +63,9 @@ mod xattr;
 const FOREVER: Duration = Duration::from_secs(365 * 24 * 3600);
 /// How long what was read of a source's directories is taken for what is there.
 const FRESH: Duration = Duration::from_secs(1);
+
+/// How many entries of listings are kept: some 100 MB of memory.
+const LISTED_ENTRIES: usize = 1_000_000;
 
 /// What is shown of a match.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -167,7 +172,7 @@ impl VeinFs {
             gid: rustix::process::getegid().as_raw(),
             nodes: Arc::default(),
             handles: Arc::new(Cache::new(room)),
-            listings: Arc::new(Cache::new(4096)),
+            listings: Arc::new(Cache::new(LISTED_ENTRIES)),
             devices: Arc::new(devices),
             opened: Opened::default(),
             waiting: Arc::default(),
@@ -192,6 +197,11 @@ impl VeinFs {
     /// The open directories of sources, to be closed when nobody uses them.
     fn handles(&self) -> Arc<Handles> {
         Arc::clone(&self.handles)
+    }
+
+    /// What directories show.
+    fn listings(&self) -> Arc<Cache<Listing>> {
+        Arc::clone(&self.listings)
     }
 
     /// What the kernel remembers.

@@ -11,8 +11,9 @@ use std::sync::{Arc, OnceLock};
 use fuser::{INodeNo, Notifier};
 use rustc_hash::FxHashSet;
 
+use super::cache::{Cache, Handles};
 use super::epochs::Epochs;
-use super::node::{Cache, Handles, Identity, Listing, Node, Nodes};
+use super::node::{Identity, Listing, Node, Nodes};
 use crate::entry::RelPath;
 use crate::listing::c_name;
 use crate::live::Live;

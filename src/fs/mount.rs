@@ -31,6 +31,8 @@ use crate::watch;
 const COMMIT_LIMIT: Duration = Duration::from_secs(4);
 /// After this an open directory of a source is closed, so that an idle mount does not keep the source busy.
 const IDLE: Duration = Duration::from_secs(1);
+/// After this what a directory showed is forgotten; whoever is in the middle of it goes on with a new listing.
+const LISTED: Duration = Duration::from_secs(60);
 /// How often whoever waits for a scan looks whether the mount is still there.
 const LOOK: Duration = Duration::from_millis(50);
 
@@ -169,7 +171,7 @@ pub fn serve(
 ) -> Result<Served, MountError> {
     let (late, to_settle) = channel();
     let fs = Arc::new(VeinFs::new(Arc::clone(live), options.fs.clone(), watches, end, late));
-    let (handles, nodes, announcer) = (fs.handles(), fs.nodes(), fs.announcer());
+    let (handles, listings, nodes, announcer) = (fs.handles(), fs.listings(), fs.nodes(), fs.announcer());
     let forgetter = Arc::new(fs.forgetter());
     let refused = |error: io::Error| MountError::Refused {
         mountpoint: live.mountpoint.clone(),
@@ -209,6 +211,7 @@ pub fn serve(
         loop {
             std::thread::sleep(IDLE);
             handles.expire(IDLE);
+            listings.expire(LISTED);
             slack.look(&nodes);
         }
     })?;

@@ -4,12 +4,10 @@
 use std::ffi::{CStr, CString};
 use std::hash::BuildHasher;
 use std::io;
-use std::num::NonZeroUsize;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::time::{Duration, Instant, SystemTime};
+use std::time::{Duration, SystemTime};
 
-use lru::LruCache;
 use parking_lot::Mutex;
 use rustc_hash::{FxBuildHasher, FxHashMap};
 
@@ -318,57 +316,6 @@ fn give_back() {}
 
 fn of(shard: &Mutex<Shard>) -> Vec<Arc<Node>> {
     shard.lock().values().map(|(node, _)| Arc::clone(node)).collect()
-}
-
-/// Open directories by inode number, each with the count of changes on the way to it when it was opened: under the same
-/// path there may be another directory after one.
-pub(crate) type Handles = Cache<(Arc<Handle>, u64)>;
-
-/// Things that are cheap to keep and can be had again, each for a limited time.
-#[derive(Debug)]
-pub(crate) struct Cache<T>(Vec<Mutex<LruCache<u64, (T, Instant)>>>);
-
-impl<T: Clone> Cache<T> {
-    /// A cache for about `room` things.
-    pub(crate) fn new(room: usize) -> Self {
-        let room = NonZeroUsize::new(room / 16).unwrap_or(NonZeroUsize::MIN);
-        Self((0..16).map(|_| Mutex::new(LruCache::new(room))).collect())
-    }
-
-    fn shard(&self, key: u64) -> &Mutex<LruCache<u64, (T, Instant)>> {
-        &self.0[(key ^ key >> 32) as usize % 16]
-    }
-
-    /// What is kept for `key`, if it is younger than `ttl`.
-    pub(crate) fn get(&self, key: u64, ttl: Duration) -> Option<T> {
-        let mut shard = self.shard(key).lock();
-        let (value, since) = shard.get(&key)?;
-        (since.elapsed() < ttl).then(|| value.clone())
-    }
-
-    pub(crate) fn put(&self, key: u64, value: T) {
-        // What falls out is dropped without the lock.
-        let out = self.shard(key).lock().push(key, (value, Instant::now()));
-        drop(out);
-    }
-
-    /// Drops what is older than `age`.
-    pub(crate) fn expire(&self, age: Duration) {
-        for shard in &self.0 {
-            let mut out = Vec::new();
-            let mut kept = shard.lock();
-            let old: Vec<u64> =
-                kept.iter().filter(|(_, (_, since))| since.elapsed() >= age).map(|(key, _)| *key).collect();
-            out.extend(old.iter().map(|key| kept.pop(key)));
-            drop(kept);
-            drop(out);
-        }
-    }
-
-    pub(crate) fn remove(&self, key: u64) {
-        let out = self.shard(key).lock().pop(&key);
-        drop(out);
-    }
 }
 
 /// What a directory shows, and as what it was asked.

@@ -728,7 +728,7 @@ impl<'a> Search<'a> {
                 self.exact = false;
                 break;
             }
-            let want = Want { state, files: if counts { has + more } else { 1 } };
+            let want = Want { state, files: if counts { has.saturating_add(more) } else { 1 } };
             let mut wants: Vec<Want> = dir.wants.iter().filter(|want| want.state != state).cloned().collect();
             wants.push(want);
             wants.sort();
