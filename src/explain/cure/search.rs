@@ -360,11 +360,8 @@ impl<'a> Search<'a> {
         if let Some(level) = self.levels.get(&address) {
             return Some(level.clone());
         }
-        let mut matched = Vec::new();
         for file in judged.dir.files() {
-            self.automaton.names.matches(&mut self.cache, &file.name, &mut matched);
-            let mut globs = Bits::new(self.automaton.names.len());
-            matched.iter().for_each(|glob| globs.insert(glob.index()));
+            let globs = self.globs_of_name(&file.name);
             self.exact &= file.tests.iter().all(|(_, passed)| passed.is_some());
             let was = Some(file.name.clone());
             level.files.push(FileNow { was, file: file.clone(), globs, made: None, state: Fate::Kept });
@@ -464,6 +461,32 @@ impl<'a> Search<'a> {
         };
         !self.kinds.complete
             || self.kinds.kinds.iter().any(|kind| kind.globs.contains(glob.index()) && other(&kind.globs))
+    }
+
+    /// How many literals do not hold.
+    fn lacking(&self, at: Option<&Judged<'_>>, literals: &[Literal], level: &Level) -> usize {
+        literals.iter().filter(|literal| self.lack(at, level, literal).is_some()).count()
+    }
+
+    /// True if a name that matches `globs`, given to a directory or to a file, may be one that the other kind lacks.
+    fn crowds(&self, at: Option<&Judged<'_>>, literals: &[Literal], level: &Level, globs: &Bits, dir: bool) -> bool {
+        let lacks = |atom: &Atom| match atom {
+            Atom::File(glob, _) => dir && glob.is_some_and(|glob| globs.contains(glob.index())),
+            Atom::Child(state) => {
+                !dir && self.automaton.state(*state).name.is_some_and(|glob| globs.contains(glob.index()))
+            }
+        };
+        literals
+            .iter()
+            .any(|literal| literal.wanted && literal.of.iter().any(lacks) && self.lack(at, level, literal).is_some())
+    }
+
+    /// The globs that a name matches.
+    fn globs_of_name(&mut self, name: &[u8]) -> Bits {
+        let (mut matched, mut globs) = (Vec::new(), Bits::new(self.automaton.names.len()));
+        self.automaton.names.matches(&mut self.cache, name, &mut matched);
+        matched.iter().for_each(|glob| globs.insert(glob.index()));
+        globs
     }
 
     /// How a literal fails to hold; `None` if it holds.
@@ -576,6 +599,7 @@ impl<'a> Search<'a> {
                 continue;
             };
             seen.push(projected);
+            self.exact &= !self.crowds(at, literals, level, &kind.globs, false);
             self.renames(literals, level, &name, &kind.globs.clone(), next, &|search, now| {
                 !search.counts(atom, now) && tests.iter().all(|test| now.file.passes(search.test(*test)) == Some(true))
             });
@@ -667,14 +691,11 @@ impl<'a> Search<'a> {
                 level.cleared.push(name.clone());
                 next.push((5, level));
             } else if let Some(place) = level.dirs.iter().position(|dir| dir.name == *name && dir.is_untouched()) {
-                // By another name than a plain one it could be what is lacking elsewhere.
                 let mut without = level.clone();
                 without.dirs[place].fate = Fate::Gone;
-                let is_named =
-                    |atom: &Atom| matches!(atom, Atom::Child(state) if self.automaton.state(*state).name.is_some());
-                self.exact &= !literals.iter().any(|literal| {
-                    literal.wanted && literal.of.iter().any(is_named) && self.lack(at, &without, literal).is_some()
-                });
+                // By another name, or by what is in it, it could help with what else is lacking.
+                self.exact &= self.lacking(at, literals, level) <= 1 && self.lacking(at, literals, &without) <= 1;
+                next.push((30, without));
                 let plain = self.kinds.kinds.iter().position(|kind| kind.globs.is_empty());
                 let Some(free) = plain.and_then(|plain| self.kinds.name(plain, &taken)) else { continue };
                 let mut level = level.clone();
@@ -743,6 +764,8 @@ impl<'a> Search<'a> {
             Some(plan) => {
                 let name = plan.rename.clone().unwrap_or_default();
                 let cost = plan.cost;
+                let globs = self.globs_of_name(&name);
+                self.exact &= !self.crowds(at, literals, level, &globs, true);
                 let mut level = level.clone();
                 let dir = DirNow {
                     child: None,
@@ -825,10 +848,10 @@ impl<'a> Search<'a> {
         let lost: Vec<StateId> = kept.iter().map(|want| want.state).collect();
         let mut all = [wants, &kept[..]].concat();
         all.sort();
-        let keeping = self.assign_as(at, level, place, &all, &unwanted, &[], left);
+        let keeping = self.assign_as(at, literals, level, place, &all, &unwanted, &[], left);
         let cost = keeping.as_ref().map(|(_, level)| level.dirs[place].cost());
         if !lost.is_empty() {
-            let losing = self.assign_as(at, level, place, wants, &unwanted, &lost, left);
+            let losing = self.assign_as(at, literals, level, place, wants, &unwanted, &lost, left);
             next.extend(losing.filter(|(_, level)| cost.is_none_or(|cost| level.dirs[place].cost() < cost)));
         }
         next.extend(keeping);
@@ -838,6 +861,7 @@ impl<'a> Search<'a> {
     fn assign_as(
         &mut self,
         at: Option<&Judged<'_>>,
+        literals: &[Literal],
         level: &Level,
         place: usize,
         wants: &[Want],
@@ -858,6 +882,10 @@ impl<'a> Search<'a> {
         if plan.rename.as_ref().is_some_and(|name| taken(name) && *name != dir.name) {
             self.exact = false;
             return None;
+        }
+        if let Some(name) = &plan.rename {
+            let globs = self.globs_of_name(name);
+            self.exact &= !self.crowds(at, literals, level, &globs, true);
         }
         let order = plan.cost * 20 + plan.rename.as_ref().map_or(5, |name| away(name, &dir.name));
         let mut level = level.clone();
@@ -893,7 +921,10 @@ impl<'a> Search<'a> {
                             continue;
                         }
                         let Some(name) = self.kinds.name(number, &|name| is_taken(at, level, name)) else {
-                            self.exact &= kind.complete;
+                            // What has the names is not cleared away for this alone.
+                            let by_dir = |name| level.dirs.iter().any(|dir| dir.name == name);
+                            let blocked = kind.names.iter().cloned().any(by_dir);
+                            self.exact &= kind.complete && (!blocked || self.lacking(at, literals, level) <= 1);
                             continue;
                         };
                         seen.push(projected);
@@ -1003,7 +1034,10 @@ fn spent(level: &Level) -> u32 {
 
 fn is_taken(at: Option<&Judged<'_>>, level: &Level, name: &[u8]) -> bool {
     let cleared = level.cleared.iter().any(|cleared| **cleared == *name)
-        || level.dirs.iter().any(|dir| *dir.name == *name && (dir.away.is_some() || dir.fate == Fate::Gone))
+        || level.dirs.iter().any(|dir| {
+            let renamed = dir.child.is_some() && dir.plan.as_ref().is_some_and(|plan| plan.rename.is_some());
+            *dir.name == *name && (dir.away.is_some() || dir.fate == Fate::Gone || renamed)
+        })
         || level.files.iter().any(|file| file.state == Fate::Gone && file.was.as_deref() == Some(name));
     let moved = level
         .files
