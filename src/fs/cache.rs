@@ -91,8 +91,9 @@ impl<T: Weigh> Cache<T> {
         drop(out);
     }
 
-    /// Drops what is older than `age`.
-    pub(super) fn expire(&self, age: Duration) {
+    /// Drops what is older than `age`; gives its weight.
+    pub(super) fn expire(&self, age: Duration) -> usize {
+        let mut weight = 0;
         for shard in &self.shards {
             let mut out = Vec::new();
             let mut shard = shard.lock();
@@ -103,8 +104,9 @@ impl<T: Weigh> Cache<T> {
                 out.extend(shard.out(popped));
             }
             drop(shard);
-            drop(out);
+            weight += out.iter().map(Weigh::weight).sum::<usize>();
         }
+        weight
     }
 
     pub(super) fn remove(&self, key: u64) {
@@ -144,7 +146,7 @@ mod tests {
         assert_eq!(left, [12], "the newest is kept in any case");
         cache.remove(key(12));
         cache.put(key(13), 1);
-        cache.expire(Duration::ZERO);
+        assert_eq!(cache.expire(Duration::ZERO), 1);
         assert!(cache.get(key(13), LONG).is_none());
         assert!(cache.shards.iter().all(|shard| shard.lock().weight == 0 && shard.lock().kept.is_empty()));
     }

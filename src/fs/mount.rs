@@ -211,8 +211,8 @@ pub fn serve(
         loop {
             std::thread::sleep(IDLE);
             handles.expire(IDLE);
-            listings.expire(LISTED);
-            slack.look(&nodes);
+            let entries = listings.expire(LISTED);
+            slack.look(&nodes, entries);
         }
     })?;
     start("settle", move || super::settle::settle(&to_settle, &notifier))?;

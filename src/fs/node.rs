@@ -273,25 +273,28 @@ impl Nodes {
     }
 }
 
-/// Gives back the memory of nodes when most of those that were there are forgotten.
+/// Gives back the memory of nodes when most of those that were there are forgotten, and of listings.
 #[derive(Debug, Default)]
 pub(crate) struct Slack {
     /// The most nodes since it was given back last.
     peak: usize,
+    /// Entries of listings that were dropped since then.
+    entries: usize,
 }
 
 impl Slack {
     /// Of fewer nodes than this the memory is not worth a look (some 30 MB).
     const LEAST: usize = 100_000;
 
-    /// To be called now and then; true if memory was given back.
-    pub(crate) fn look(&mut self, nodes: &Nodes) -> bool {
+    /// To be called now and then, with how many entries of listings were dropped since; true if memory was given back.
+    pub(crate) fn look(&mut self, nodes: &Nodes, entries: usize) -> bool {
         let now = nodes.len();
         self.peak = self.peak.max(now);
-        if self.peak < Self::LEAST || now > self.peak / 2 {
+        self.entries += entries;
+        if self.entries < Self::LEAST && (self.peak < Self::LEAST || now > self.peak / 2) {
             return false;
         }
-        self.peak = now;
+        (self.peak, self.entries) = (now, 0);
         for shard in nodes.dirs.iter().chain(&nodes.leaves) {
             let mut shard = shard.lock();
             let room = 2 * shard.len();
@@ -373,7 +376,7 @@ mod tests {
             nodes.remember(ino << 8, |_| true, |ino| Node { ino, at: at(), kind: NodeKind::Leaf(file) });
         }
         assert_eq!(nodes.len() as u64, most);
-        assert!(!slack.look(&nodes), "they are all there");
+        assert!(!slack.look(&nodes, Slack::LEAST - 1), "they are all there");
         let room = |nodes: &Nodes| nodes.dirs.iter().chain(&nodes.leaves).map(|shard| shard.lock().capacity()).sum();
         let before: usize = room(&nodes);
         for ino in 0..most {
@@ -381,7 +384,8 @@ mod tests {
                 assert!(nodes.forget(ino << 8, 1));
             }
         }
-        assert!(slack.look(&nodes) && !slack.look(&nodes), "once");
+        assert!(slack.look(&nodes, 0) && !slack.look(&nodes, 0), "once");
+        assert!(slack.look(&nodes, Slack::LEAST) && !slack.look(&nodes, 1), "of listings");
         let after: usize = room(&nodes);
         assert!(after * 2 < before, "{after} of {before}");
         assert!(nodes.get(10 << 8).is_some() && nodes.get(11 << 8).is_none());
