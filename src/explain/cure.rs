@@ -17,6 +17,7 @@ use crate::pattern::Pattern;
 use crate::pattern::compile::compile;
 
 pub mod content;
+mod plan;
 pub mod search;
 pub mod values;
 

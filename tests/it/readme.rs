@@ -54,16 +54,17 @@ fn the_sessions_print_what_is_shown() {
 
 #[test]
 fn what_is_not_run_is_there() {
-    let commands: Vec<String> = blocks(&readme())
-        .iter()
-        .filter(|block| block.is("console"))
-        .flat_map(Block::steps)
-        .map(|s| s.command)
-        .collect();
-    for known in NOT_RUN.iter().filter(|known| !known.contains("systemctl")) {
-        assert!(commands.iter().any(|command| command.starts_with(known)), "the README has no `{known}`");
+    let of_page = |text: &str| {
+        let blocks = blocks(text);
+        let steps = blocks.iter().filter(|block| block.is("console")).flat_map(Block::steps);
+        steps.map(|step| step.command).collect::<Vec<String>>()
+    };
+    let commands = [of_page(&readme()), of_page(&page("docs/operations.md"))].concat();
+    for known in NOT_RUN {
+        assert!(commands.iter().any(|command| command.starts_with(known)), "no page has `{known}`");
     }
-    let scripts = ["scripts/demo", "scripts/test", "scripts/check", "scripts/bench"];
+    let scripts =
+        ["scripts/demo", "scripts/test", "scripts/check", "scripts/bench", "scripts/package", "scripts/package-test"];
     for script in scripts {
         use std::os::unix::fs::PermissionsExt;
         let path = repository().join(script);

@@ -5,14 +5,15 @@
 //! A list that helps holds, for each literal that does not hold, a change that moves its number the right way. All such
 //! changes are tried, files that no glob tells apart counting as one, so that the first list found is the shortest.
 //! Where something is left out (too many steps, children that several clauses change in different ways, counts through
-//! several directories), the search is no longer exact, and says so.
+//! several directories, a name that both a file and a directory could have), the search is no longer exact, and says so.
 
 use rustc_hash::FxHashMap;
 
 use super::super::names::Kinds;
 use super::super::near::distance;
-use super::super::outline::{Content, Dir, Entry, File, Judged};
+use super::super::outline::{Content, Entry, Judged};
 use super::content::Made;
+use super::plan::{DirNow, Fate, FileNow, Level, Plan, Want, emit, is_taken, spent};
 use super::{Action, Change};
 use crate::automaton::{Atom, Automaton, Expr, Role, StateId, Test, TestId};
 use crate::matcher::Value;
@@ -46,62 +47,6 @@ enum Known {
     /// With so many changes or fewer it cannot be.
     MoreThan(u32),
     Plan(Plan),
-}
-
-/// A state that a directory is to be in, and how many files it is to hand up to be counted.
-#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
-struct Want {
-    state: StateId,
-    files: u32,
-}
-
-/// What to do with one directory.
-#[derive(Clone, Debug, Default)]
-struct Plan {
-    cost: u32,
-    rename: Option<Box<[u8]>>,
-    files: Vec<FileNow>,
-    dirs: Vec<DirNow>,
-    cleared: Vec<Box<[u8]>>,
-}
-
-#[derive(Clone, Debug)]
-struct FileNow {
-    /// Its name as it is; `None` for one to be made.
-    was: Option<Box<[u8]>>,
-    file: File,
-    globs: Bits,
-    made: Option<Made>,
-    state: Fate,
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Fate {
-    Kept,
-    Changed,
-    Gone,
-}
-
-#[derive(Clone, Debug)]
-struct DirNow {
-    /// Its place among the children; `None` for one to be made.
-    child: Option<usize>,
-    name: Box<[u8]>,
-    wants: Vec<Want>,
-    unwanted: Vec<StateId>,
-    /// What it is in now and may not be after the changes.
-    lost: Vec<StateId>,
-    plan: Option<Plan>,
-    fate: Fate,
-    /// It is renamed to make room.
-    away: Option<Box<[u8]>>,
-}
-
-#[derive(Clone)]
-struct Level {
-    files: Vec<FileNow>,
-    dirs: Vec<DirNow>,
-    cleared: Vec<Box<[u8]>>,
 }
 
 /// A number of files or child directories that is asked for, or to be avoided.
@@ -1008,51 +953,6 @@ impl<'a> Search<'a> {
     }
 }
 
-impl DirNow {
-    fn of(child: usize, name: &[u8]) -> Self {
-        let (wants, unwanted, lost) = (Vec::new(), Vec::new(), Vec::new());
-        Self { child: Some(child), name: name.into(), wants, unwanted, lost, plan: None, fate: Fate::Kept, away: None }
-    }
-
-    fn is_untouched(&self) -> bool {
-        self.child.is_some() && self.fate == Fate::Kept && self.away.is_none()
-    }
-
-    fn cost(&self) -> u32 {
-        let made = u32::from(self.child.is_none());
-        match self.fate {
-            Fate::Gone => 1,
-            _ => made + u32::from(self.away.is_some()) + self.plan.as_ref().map_or(0, |plan| plan.cost),
-        }
-    }
-}
-
-fn spent(level: &Level) -> u32 {
-    let files = level.files.iter().filter(|file| file.state != Fate::Kept).count() + level.cleared.len();
-    level.dirs.iter().map(DirNow::cost).fold(files as u32, u32::saturating_add)
-}
-
-fn is_taken(at: Option<&Judged<'_>>, level: &Level, name: &[u8]) -> bool {
-    let cleared = level.cleared.iter().any(|cleared| **cleared == *name)
-        || level.dirs.iter().any(|dir| {
-            let renamed = dir.child.is_some() && dir.plan.as_ref().is_some_and(|plan| plan.rename.is_some());
-            *dir.name == *name && (dir.away.is_some() || dir.fate == Fate::Gone || renamed)
-        })
-        || level.files.iter().any(|file| file.state == Fate::Gone && file.was.as_deref() == Some(name));
-    let moved = level
-        .files
-        .iter()
-        .any(|file| file.state == Fate::Changed && file.was.as_deref() == Some(name) && *file.file.name != *name);
-    let there = at.is_some_and(|at| at.dir.entry(name).is_some()) && !cleared && !moved;
-    there
-        || level.files.iter().any(|file| file.state != Fate::Gone && *file.file.name == *name)
-        || level.dirs.iter().any(|dir| {
-            let new = dir.child.is_none() && *dir.name == *name;
-            let renamed = dir.plan.as_ref().is_some_and(|plan| plan.rename.as_deref() == Some(name));
-            new || renamed || dir.away.as_deref() == Some(name)
-        })
-}
-
 /// What a child counts for a state: 1, or its files where these are counted.
 fn in_state(child: &Judged<'_>, state: StateId) -> u32 {
     let summary = &child.verdict.summary;
@@ -1109,64 +1009,4 @@ fn away(name: &[u8], from: &[u8]) -> u32 {
         String::from_utf8_lossy(name).to_lowercase().chars().map(crate::pattern::glob::Token::Literal).collect();
     let glob = crate::pattern::glob::Glob { tokens };
     distance(&glob, &[], String::from_utf8_lossy(from).to_lowercase().as_bytes())
-}
-
-/// The changes of a plan, in an order in which they can be made; the directory's own name is the caller's.
-fn emit(judged: &Judged<'_>, plan: &Plan, path: &[u8], into: &mut Vec<Change>) {
-    let below = |name: &[u8]| if path.is_empty() { name.to_vec() } else { [path, b"/", name].concat() };
-    for dir in &plan.dirs {
-        if let (Some(child), Some(inner), true) = (dir.child, &dir.plan, dir.fate != Fate::Gone) {
-            emit(&judged.children[child], inner, &below(&dir.name), into);
-        }
-    }
-    let mut push = |name: &[u8], action| into.push(Change { path: below(name), action });
-    let mut renames: Vec<(&[u8], &[u8])> = Vec::new();
-    plan.cleared.iter().for_each(|name| push(name, Action::Remove));
-    for file in plan.files.iter().filter(|file| file.state == Fate::Gone) {
-        push(file.was.as_deref().unwrap_or(&file.file.name), Action::Remove);
-    }
-    plan.dirs.iter().filter(|dir| dir.fate == Fate::Gone).for_each(|dir| push(&dir.name, Action::Remove));
-    for dir in &plan.dirs {
-        let to = dir.away.as_ref().or(dir.plan.as_ref().and_then(|plan| plan.rename.as_ref()));
-        if let (Some(to), Some(_), true) = (to, dir.child, dir.fate != Fate::Gone) {
-            renames.push((&dir.name, to));
-        }
-    }
-    for file in plan.files.iter().filter(|file| file.state == Fate::Changed) {
-        match (&file.was, &file.made) {
-            (Some(was), Some(made)) => push(was, Action::Rewrite(made.clone())),
-            (Some(was), None) => renames.push((was, &file.file.name)),
-            (None, _) => {}
-        }
-    }
-    // A name is given when nobody has it any more.
-    while let Some(next) = (0..renames.len()).find(|at| renames.iter().all(|(from, _)| *from != renames[*at].1)) {
-        let (from, to) = renames.remove(next);
-        push(from, Action::Rename(to.into()));
-    }
-    renames.into_iter().for_each(|(from, to)| push(from, Action::Rename(to.into())));
-    for file in plan.files.iter().filter(|file| file.state == Fate::Changed && file.was.is_none()) {
-        push(&file.file.name, Action::CreateFile(file.made.clone().unwrap_or_default()));
-    }
-    for dir in plan.dirs.iter().filter(|dir| dir.child.is_none()) {
-        into.push(Change { path: below(&dir.name), action: Action::CreateDir });
-        if let Some(inner) = &dir.plan {
-            emit_new(inner, &below(&dir.name), into);
-        }
-    }
-}
-
-fn emit_new(plan: &Plan, path: &[u8], into: &mut Vec<Change>) {
-    let empty = Dir::empty(b"");
-    let globs = Bits::default();
-    let nothing = Judged {
-        dir: &empty,
-        globs: globs.clone(),
-        above: globs,
-        files: Default::default(),
-        kids: Default::default(),
-        children: Vec::new(),
-        verdict: Default::default(),
-    };
-    emit(&nothing, plan, path, into);
 }
