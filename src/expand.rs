@@ -1,5 +1,6 @@
 //! What a match shows in one of its directories: source × state → entries.
 
+use std::ffi::CStr;
 use std::io;
 
 use smallvec::SmallVec;
@@ -12,7 +13,7 @@ use crate::matcher::mapping::Mapping;
 use crate::matcher::names::GlobId;
 use crate::matcher::{Files, Offer, Own, Probe, Summary};
 use crate::reader::{LINK_BUDGET, Reader, Reading, Way};
-use crate::source::{Handle, RawKind};
+use crate::source::{Handle, RawKind, Stat};
 
 /// What is shown of a directory.
 #[derive(Clone, Debug, PartialEq, Hash)]
@@ -108,6 +109,43 @@ pub fn expand(
         Content::Whole => whole(reader, &way, directory, entries, symlinks),
         Content::States(states) => described(reader, &way, directory, entries, states, symlinks, scratch),
     })
+}
+
+/// What a directory of which everything is shown shows under one name, and the attributes of what has that name (of a
+/// link itself); `None` if nothing. No other entry is looked at.
+///
+/// # Errors
+/// If it cannot be looked at.
+pub fn whole_entry(
+    reader: &Reader<'_>,
+    directory: &Directory<'_>,
+    name: &CStr,
+    symlinks: Symlinks,
+) -> io::Result<Option<(Shown, Stat)>> {
+    let bytes = name.to_bytes();
+    // What is mounted on one's own mount point is not asked: this thread may be the one that would answer.
+    if !directory.path.is_empty() && reader.closes(directory.path, directory.own.name)
+        || reader.rules.exclude.excludes(&|| directory.path.to_vec(), bytes)
+        || reader.shut.is_point(reader.source, directory.handle, bytes)
+    {
+        return Ok(None);
+    }
+    let stat = match reader.source.stat(directory.handle, name, false) {
+        Ok(stat) => stat,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+        Err(error) => return Err(error),
+    };
+    let shown = if stat.is_file() {
+        Some(Shown::File { linked: false, ino: stat.ino })
+    } else if stat.is_dir() {
+        Some(Shown::Dir { content: Content::Whole, linked: false })
+    } else if stat.is_link() {
+        let way = Way::new(directory.handle, directory.is_below);
+        link(reader, &way, directory.handle, bytes, Some(Content::Whole), symlinks)
+    } else {
+        Some(Shown::Special)
+    };
+    Ok(shown.map(|shown| (shown, stat)))
 }
 
 struct Raw {

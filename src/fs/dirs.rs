@@ -5,6 +5,7 @@
 //! hashes of names, so that a listing goes on where it was even if the directory was read anew in between.
 
 use std::cell::{OnceCell, RefCell};
+use std::ffi::CString;
 use std::io;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -22,8 +23,8 @@ use super::reach::{Target, gone, stale};
 use super::wire::answer::{Answer, Entry};
 use super::{FOREVER, FRESH, VeinFs, ViewMode};
 use crate::entry::RelPath;
-use crate::expand::{Directory, Shown, Symlinks, expand};
-use crate::listing::{ListRules, c_name};
+use crate::expand::{Content, Directory, Shown, Symlinks, expand, whole_entry};
+use crate::listing::{ListRules, Scratch, c_name};
 use crate::matcher::Own;
 use crate::matcher::bits::Bits;
 use crate::reader::Reader;
@@ -67,6 +68,18 @@ fn has_numbers(dir: &Handle, dev: u64) -> bool {
     })
 }
 
+/// True if whatever can be looked up in a directory is listed in it under that very name: not where upper and lower case
+/// are one, so that an entry would be kept under names that no change tells of.
+fn has_exact_names(dir: &Handle, dev: u64) -> bool {
+    /// `FS_CASEFOLD_FL` of `linux/fs.h`.
+    const CASEFOLD: u32 = 0x4000_0000;
+    has_numbers(dir, dev)
+        && match dir.local() {
+            Ok(dir) => rustix::fs::ioctl_getflags(dir).is_ok_and(|flags| flags.bits() & CASEFOLD == 0),
+            Err(_) => true,
+        }
+}
+
 /// Adds an entry that there is room for.
 fn add(answer: &mut Answer, size: usize, cookie: u64, name: &[u8], entry: &Entry) {
     let added = answer.name_plus(size, (entry.attr.ino, cookie, name, entry.attr.mode), Some(entry));
@@ -76,7 +89,6 @@ fn add(answer: &mut Answer, size: usize, cookie: u64, name: &[u8], entry: &Entry
 impl VeinFs {
     pub(super) fn listing(&self, node: &Arc<Node>, ttl: Duration) -> io::Result<Listing> {
         let Some(dir) = node.dir() else { return Err(not_a_directory()) };
-        let Dir { path, place, .. } = dir;
         let content = Arc::clone(&dir.content.lock());
         if let Some(listing) = self.listings.get(node.ino, ttl)
             && (Arc::ptr_eq(&listing.content, &content) || listing.content == content)
@@ -91,16 +103,33 @@ impl VeinFs {
         dir.dev.store(stat.dev, Ordering::Relaxed);
         dir.told.store(self.is_told(dir, &handle, stat.dev), Ordering::Relaxed);
         let recent = Listing::is_recent(own);
+        let entries = self.with_reader(node, dir, &handle, |reader, directory, scratch| {
+            expand(reader, directory, &content, self.symlinks(), scratch)
+        })?;
+        if node.note_shown(&entries, own) {
+            // Nobody receives where nothing is mounted, as in tests.
+            let _ = self.late.send(Late::Settle(node.ino));
+        }
+        if anew {
+            self.keep_handle(node.ino, &handle, epoch);
+        }
+        let listing = Listing { table: Arc::new(Table::new(entries)), content, own, recent, numbered };
+        self.listings.put(node.ino, listing.clone());
+        Ok(listing)
+    }
+
+    /// Calls `what` with what it takes to see what is shown of an open directory.
+    fn with_reader<T>(
+        &self,
+        node: &Arc<Node>,
+        dir: &Dir,
+        handle: &Handle,
+        what: impl FnOnce(&Reader<'_>, &Directory<'_>, &mut Scratch) -> T,
+    ) -> T {
         let automaton = &*self.live.automaton;
-        let source = place.source;
+        let (path, source) = (&dir.path, dir.place.source);
         let options = &self.live.options[source];
-        let symlinks = if self.options.allow_other && self.options.symlinks == Symlinks::Follow {
-            // Shown as links, so that the kernel checks the way to what they lead to for whoever follows them.
-            Symlinks::Keep
-        } else {
-            self.options.symlinks
-        };
-        let entries = self.scratch.with(|scratch| {
+        self.scratch.with(|scratch| {
             let root_name = &self.live.sources[source].root_name;
             let mut above = Bits::new(automaton.names.len());
             let name = path.rsplit(|byte| *byte == b'/').next().filter(|name| !name.is_empty()).unwrap_or(root_name);
@@ -126,22 +155,22 @@ impl VeinFs {
             let above_node = OnceCell::new();
             let directory = Directory {
                 own: Own { name, globs: &globs, above: &above },
-                handle: &handle,
+                handle,
                 path,
                 is_below: &|identity| above_node.get_or_init(|| self.identities_above(node)).contains(&identity),
             };
-            expand(&reader, &directory, &content, symlinks, scratch)
-        })?;
-        if node.note_shown(&entries, own) {
-            // Nobody receives where nothing is mounted, as in tests.
-            let _ = self.late.send(Late::Settle(node.ino));
+            what(&reader, &directory, scratch)
+        })
+    }
+
+    /// How links are shown.
+    fn symlinks(&self) -> Symlinks {
+        if self.options.allow_other && self.options.symlinks == Symlinks::Follow {
+            // Shown as links, so that the kernel checks the way to what they lead to for whoever follows them.
+            Symlinks::Keep
+        } else {
+            self.options.symlinks
         }
-        if anew {
-            self.keep_handle(node.ino, &handle, epoch);
-        }
-        let listing = Listing { table: Arc::new(Table::new(entries)), content, own, recent, numbered };
-        self.listings.put(node.ino, listing.clone());
-        Ok(listing)
     }
 
     fn modified(&self, node: &Arc<Node>) -> io::Result<(i64, u32)> {
@@ -215,6 +244,9 @@ impl VeinFs {
                 None => Err(gone()),
             },
             Target::Node(dir) => {
+                if let Some(entry) = self.lookup_alone(&dir, name)? {
+                    return Ok(entry);
+                }
                 let listing = self.listing(&dir, FRESH)?;
                 let handle = self.handle(&dir)?;
                 match listing.table.get(name) {
@@ -226,6 +258,34 @@ impl VeinFs {
                     },
                 }
             }
+        }
+    }
+
+    /// What a directory shows under a name, without reading the directory; `None` where it has to be read: where what is
+    /// shown depends on its other entries, or one entry may have several names.
+    ///
+    /// Measured: a third less for a name whose directory nobody has read (docs/benchmarks.md).
+    fn lookup_alone(&self, node: &Arc<Node>, name: &[u8]) -> io::Result<Option<Entry>> {
+        let Some(dir) = node.dir() else { return Err(not_a_directory()) };
+        if **dir.content.lock() != Content::Whole {
+            return Ok(None);
+        }
+        let handle = self.handle(node)?;
+        let dev = self.source(&dir.place).identity(&handle)?.0;
+        if !has_exact_names(&handle, dev) {
+            return Ok(None);
+        }
+        dir.dev.store(dev, Ordering::Relaxed);
+        dir.told.store(self.is_told(dir, &handle, dev), Ordering::Relaxed);
+        let c_name = c_name(name);
+        let looked = self.with_reader(node, dir, &handle, |reader, directory, _| {
+            whole_entry(reader, directory, &c_name, self.symlinks())
+        })?;
+        let Some((shown, stat)) = looked else { return Err(gone()) };
+        let now = SystemTime::now();
+        match shown.is_linked() {
+            true => self.entry(node, &handle, name, &shown, now).map(Some),
+            false => self.entry_as(node, (c_name, &shown), stat, now).map(Some),
         }
     }
 
@@ -264,7 +324,20 @@ impl VeinFs {
         shown: &Shown,
         now: SystemTime,
     ) -> io::Result<Entry> {
-        let (node, stat) = self.enter(dir, handle, name, shown)?;
+        let name = c_name(name);
+        let stat = self.source(&dir.place()).stat(handle, &name, shown.is_linked())?;
+        self.entry_as(dir, (name, shown), stat, now)
+    }
+
+    /// The same where its attributes are known.
+    fn entry_as(
+        &self,
+        dir: &Arc<Node>,
+        (name, shown): (CString, &Shown),
+        stat: Stat,
+        now: SystemTime,
+    ) -> io::Result<Entry> {
+        let node = self.enter_as(dir, name, shown, &stat)?;
         let Keep { name: keep, attr: attr_keep } = self.keep_entry(dir, &node, shown.is_linked(), &stat, now);
         Ok(Entry { attr: self.attr(&node, &stat), generation: generation(&stat), keep, attr_keep })
     }

@@ -227,13 +227,16 @@ impl VeinFs {
         name: &[u8],
         shown: &Shown,
     ) -> io::Result<(Arc<Node>, Stat)> {
-        let linked = shown.is_linked();
         let name = c_name(name);
-        let place = dir.place();
-        let stat = self.source(&place).stat(handle, &name, linked)?;
+        let stat = self.source(&dir.place()).stat(handle, &name, shown.is_linked())?;
+        self.enter_as(dir, name, shown, &stat).map(|node| (node, stat))
+    }
+
+    /// The same where the attributes are known.
+    pub(super) fn enter_as(&self, dir: &Arc<Node>, name: CString, shown: &Shown, stat: &Stat) -> io::Result<Arc<Node>> {
         let fits = match shown {
             // Through links there are other ways to what is not entered.
-            Shown::Dir { .. } => stat.is_dir() && !self.live.options[place.source].shut.is_device(stat.dev),
+            Shown::Dir { .. } => stat.is_dir() && !self.live.options[dir.place().source].shut.is_device(stat.dev),
             Shown::File { .. } => stat.is_file(),
             Shown::Link => stat.is_link(),
             Shown::Special => !stat.is_dir() && !stat.is_link(),
@@ -243,16 +246,16 @@ impl VeinFs {
             self.listings.remove(dir.ino);
             return Err(gone());
         }
-        let at = At { parent: Some(Arc::clone(dir)), name, linked };
+        let at = At { parent: Some(Arc::clone(dir)), name, linked: shown.is_linked() };
         let node = match shown {
-            Shown::Dir { content, .. } => self.remember_below(dir, at, content, self.identity(&stat)),
-            _ => self.remember_leaf(at, &stat),
+            Shown::Dir { content, .. } => self.remember_below(dir, at, content, self.identity(stat)),
+            _ => self.remember_leaf(at, stat),
         };
         if node.was_listed() && self.depends_on_more_than_names(&node) {
             // What the kernel keeps of it is good for as long as the attributes that go with this answer say so.
             let _ = self.listing(&node, FRESH);
         }
-        Ok((node, stat))
+        Ok(node)
     }
 
     fn remember_below(&self, above: &Arc<Node>, at: At, content: &Content, identity: Option<(u64, u64)>) -> Arc<Node> {

@@ -3,7 +3,7 @@
 use std::ffi::OsStr;
 use std::fs::{self, File};
 use std::io::Read;
-use std::os::unix::fs::FileExt;
+use std::os::unix::fs::{FileExt, MetadataExt};
 use std::process::{Command, Stdio};
 
 use nix::sys::signal::{Signal, kill};
@@ -202,6 +202,61 @@ fn in_the_foreground_an_interrupt_ends_it_well() {
     eventually("it shows its matches", || bed.mnt.join("run/a/data.csv").exists());
     bed.unmount();
     assert_eq!(child.wait().expect("its end").code(), Some(0));
+}
+
+#[test]
+fn a_name_that_is_looked_up_is_what_a_listing_shows() {
+    if !can_mount() {
+        return;
+    }
+    let bed = TestBed::new(&[
+        "a/data.csv=1",
+        "a/skip.tmp=2",
+        "a/sub/deep/x=3",
+        "a/out/y=4",
+        "a/.veinfs/z=5",
+        "a/file -> data.csv",
+        "a/dir -> sub",
+        "a/up -> ..",
+        "a/gone -> nowhere",
+    ]);
+    rustix::fs::mkfifoat(rustix::fs::CWD, bed.src.join("a/pipe"), rustix::fs::Mode::RUSR).expect("a FIFO");
+    let all = bed.file("all.json", r#"{"name": "all", "directory_name": "a", "opaque": true}"#);
+    let asked = ["data.csv", "skip.tmp", "sub", "sub/deep/x", "out", "out/y", ".veinfs", ".veinfs/z", "file", "dir"];
+    let asked = asked.into_iter().chain(["dir/deep", "up", "gone", "pipe", "none", "DATA.CSV", "data.csv/x"]);
+    let asked: Vec<&str> = asked.collect();
+    let place = bed.mnt.join("all/a");
+    let look = || -> Vec<String> {
+        let of = |name: &&str| match std::fs::symlink_metadata(place.join(name)) {
+            Ok(meta) => format!("{name} {:o} {}", meta.mode(), if meta.is_file() { meta.len() } else { 0 }),
+            Err(error) => format!("{name} {:?}", error.raw_os_error()),
+        };
+        asked.iter().map(of).collect()
+    };
+    for links in ["follow", "keep", "skip"] {
+        let options = ["-p", &all, "--exclude", "*.tmp", "--exclude", "a/out/y", "--symlinks", links];
+        bed.mount(options);
+        // Nothing was listed inside the match before.
+        let first = look();
+        // What of it is there stands in the listings, and nothing else does.
+        let (top, below) = (names(&place), names(place.join("out")));
+        for (name, said) in asked.iter().zip(&first) {
+            let there = !said.contains("Some(");
+            match name.split_once('/') {
+                None => assert_eq!(top.contains(&(*name).to_owned()), there, "--symlinks {links}: {said}, of {top:?}"),
+                Some(("out", name)) => assert_eq!(below.contains(&name.to_owned()), there, "{said}, of {below:?}"),
+                Some(_) => {}
+            }
+        }
+        assert_eq!(look(), first, "--symlinks {links}");
+        assert!(first[0].ends_with(" 1") && first[1].contains("Some(2)"), "{first:?}");
+        // A name that nobody has listed goes, and another comes.
+        let (x, y) = (bed.src.join("a/sub/deep/x"), bed.src.join("a/sub/deep/y"));
+        std::fs::rename(&x, &y).expect("it is renamed");
+        eventually("the name has changed", || !place.join("sub/deep/x").exists() && place.join("sub/deep/y").exists());
+        std::fs::rename(&y, &x).expect("and back");
+        bed.unmount();
+    }
 }
 
 #[test]
