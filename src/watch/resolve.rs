@@ -26,8 +26,11 @@ use super::{is_within, sys};
 /// How many directories are kept, outside ones included: what changes together is rarely more.
 const KEPT: NonZeroUsize = NonZeroUsize::new(8192).expect("not zero");
 
-/// How many directories are climbed from one that is too deep for a path.
-const CLIMBED: usize = 20_000;
+/// How far up a path is looked for from a directory that is too deep for one; where there is none, nothing is known.
+const HIGHEST: usize = 1 << 16;
+
+/// How many levels one call climbs: a path of `../` is as long as any other.
+const CLIMBED: usize = 256;
 
 /// How often and after how long a handle is tried again: soon, since another look mostly does, and then for 25 ms.
 const PAUSES_MICROS: [u64; 24] =
@@ -173,7 +176,7 @@ fn path_of(mount: BorrowedFd<'_>, place: &[u8], kind: i32, bytes: &[u8]) -> Resu
     };
     let path = match name_of(dir.as_fd()) {
         // Too deep for a path: not lost if it is not below the place.
-        Err(Errno::NAMETOOLONG) => return if is_deep_within(dir, place)? { Err(Errno::NAMETOOLONG) } else { Ok(None) },
+        Err(Errno::NAMETOOLONG) => return if is_deep_within(dir.as_fd(), place)? { Err(Errno::NAMETOOLONG) } else { Ok(None) },
         path => path?,
     };
     // A directory of the same file system that this mount does not show has a path as if it did: one from the file
@@ -214,17 +217,51 @@ fn is_at(dir: BorrowedFd<'_>, path: &[u8]) -> bool {
     }
 }
 
-/// True if the first directory upwards that has a path is within the place.
-fn is_deep_within(dir: OwnedFd, place: &[u8]) -> Result<bool, Errno> {
-    let mut at = dir;
-    for _ in 0..CLIMBED {
-        at = rustix::fs::openat(&at, c"..", PATH, Mode::empty())?;
-        match name_of(at.as_fd()) {
-            Err(Errno::NAMETOOLONG) => {}
-            path => return path.map(|path| is_within(place, &path)),
+/// True if a directory that is too deep for a path is within the place.
+///
+/// Anybody can make directories as deep as that, anywhere on the file system: looked at level by level, a tree of 4,000
+/// levels that was removed held up all other events for 13 s.
+fn is_deep_within(dir: BorrowedFd<'_>, place: &[u8]) -> Result<bool, Errno> {
+    is_within_upwards(place, |levels| match name_of(above(dir, levels)?.as_fd()) {
+        Ok(path) => Ok(Some(path)),
+        Err(Errno::NAMETOOLONG) => Ok(None),
+        Err(error) => Err(error),
+    })
+}
+
+/// True if something without a path is within the place; `path_at` says the path of what is so many levels above it,
+/// `None` where that is too long. Where no level has one, it may be within.
+fn is_within_upwards(
+    place: &[u8],
+    mut path_at: impl FnMut(usize) -> Result<Option<Vec<u8>>, Errno>,
+) -> Result<bool, Errno> {
+    // Without a path at `low`, with one at `high` if that is known.
+    let (mut low, mut high, mut levels) = (0, None, 16);
+    loop {
+        match path_at(levels)? {
+            None if levels == HIGHEST => return Ok(true),
+            None => low = levels,
+            Some(path) if is_within(place, &path) => return Ok(true),
+            // Two directories above one are above each other.
+            Some(path) if !is_within(&path, place) => return Ok(false),
+            // The place, which has a path, may lie between.
+            Some(_) => high = Some(levels),
         }
+        levels = match high {
+            None => (levels * 8).min(HIGHEST),
+            Some(high) if high - low > 1 => usize::midpoint(low, high),
+            Some(_) => return Ok(false),
+        };
     }
-    Ok(true)
+}
+
+/// The directory so many levels above another one; above the root is the root.
+fn above(dir: BorrowedFd<'_>, levels: usize) -> Result<OwnedFd, Errno> {
+    let mut at = rustix::fs::openat(dir, c".", PATH, Mode::empty())?;
+    for climbed in (0..levels).step_by(CLIMBED) {
+        at = rustix::fs::openat(&at, "../".repeat((levels - climbed).min(CLIMBED)), PATH, Mode::empty())?;
+    }
+    Ok(at)
 }
 
 #[cfg(test)]
@@ -352,6 +389,55 @@ mod tests {
             let (kind, key) = sys::handle_of(dir.as_fd()).expect("a handle");
             assert_eq!(resolve(&mut resolver, &root, &Known { kind, key }), expected, "{}", top.display());
         }
+    }
+
+    #[test]
+    fn what_is_too_deep_for_a_path_is_looked_for_in_few_steps() {
+        for (length, depths) in [(1, vec![2100, 2500, 4000, 30_000, 200_000]), (250, vec![17, 20, 33, 34, 400])] {
+            let name = format!("/{}", "n".repeat(length));
+            for depth in depths {
+                let path = name.repeat(depth).into_bytes();
+                let above = |levels: usize| &path[..name.len() * depth.saturating_sub(levels)];
+                for at in [depth, 2000, 40, 16, 10, 3, 1].into_iter().filter(|at| *at <= depth) {
+                    for (end, expected) in [("", true), ("/elsewhere", false)] {
+                        let place = [&path[..name.len() * at], end.as_bytes()].concat();
+                        if place.len() >= 4096 {
+                            continue;
+                        }
+                        let mut looks = 0;
+                        let within = is_within_upwards(&place, |levels| {
+                            looks += 1;
+                            Ok(Some(above(levels).to_vec()).filter(|path| path.len() < 4096))
+                        });
+                        // What is deeper than anything that is looked at may be within.
+                        let expected = expected || depth > HIGHEST + 4096 / name.len();
+                        assert_eq!(within, Ok(expected), "{depth} names of {length}, the place at {at}");
+                        assert!(looks < 25, "{looks} looks from {depth}");
+                    }
+                }
+            }
+        }
+        let error = is_within_upwards(b"/", |_| Err(Errno::ACCESS));
+        assert_eq!(error, Err(Errno::ACCESS));
+    }
+
+    #[test]
+    fn so_many_levels_up() {
+        let bed = tempfile::tempdir().expect("a directory");
+        let number = |dir: &OwnedFd| rustix::fs::fstat(dir).expect("its attributes").st_ino;
+        let mut dir = rustix::fs::open(bed.path(), PATH, Mode::empty()).expect("a directory");
+        let mut numbers = vec![number(&dir)];
+        for _ in 0..600 {
+            rustix::fs::mkdirat(&dir, "d", Mode::RWXU).expect("a directory");
+            dir = rustix::fs::openat(&dir, "d", DIR, Mode::empty()).expect("a directory");
+            numbers.push(number(&dir));
+        }
+        for levels in [0, 1, 255, 256, 257, 512, 600] {
+            let up = above(dir.as_fd(), levels).expect("a directory");
+            assert_eq!(number(&up), numbers[600 - levels], "{levels}");
+        }
+        let root = above(dir.as_fd(), 5000).expect("a directory");
+        assert_eq!(name_of(root.as_fd()), Ok(b"/".to_vec()));
     }
 
     #[test]

@@ -25,6 +25,9 @@ const BUSY_LINGER: Duration = Duration::from_millis(1);
 /// When a batch follows the last one so soon, it is busy.
 const BUSY: Duration = Duration::from_millis(10);
 
+/// How long a batch may take to be read: what came first does not wait for all that came after it.
+const READING: Duration = Duration::from_millis(10);
+
 /// How much is read at once; many times the longest event.
 const BUFFER_BYTES: usize = 256 << 10;
 
@@ -96,7 +99,7 @@ impl Runner {
             let ready = self.wait(Some(Duration::ZERO));
             self.read(ready);
             self.settle();
-            self.hand_on();
+            hand_on(&mut self.batch, &self.shared, &self.sink);
         }
     }
 
@@ -206,6 +209,7 @@ impl Runner {
     fn read_group(&mut self) {
         let shared = Arc::clone(&self.shared);
         let Ok(group) = &shared.group else { return };
+        let mut begun = Instant::now();
         for _ in 0..READS {
             let length = match rustix::io::read(group, &mut self.buffer) {
                 Ok(length @ 1..) => length,
@@ -248,6 +252,10 @@ impl Runner {
                         self.batch.lose();
                     }
                 }
+                if begun.elapsed() > READING {
+                    hand_on(&mut self.batch, &shared, &self.sink);
+                    begun = Instant::now();
+                }
             }
         }
     }
@@ -289,15 +297,16 @@ impl Runner {
         self.resolver.close();
         self.last = Some(Instant::now());
     }
+}
 
-    fn hand_on(&mut self) {
-        let changes = self.batch.take();
-        if changes.contains(&Change::Lost) {
-            self.shared.lost.fetch_add(1, Ordering::Relaxed);
-        }
-        if !changes.is_empty() {
-            (self.sink)(changes);
-        }
+/// Tells what was gathered.
+fn hand_on(batch: &mut Batch, shared: &Shared, sink: &Sink) {
+    let changes = batch.take();
+    if changes.contains(&Change::Lost) {
+        shared.lost.fetch_add(1, Ordering::Relaxed);
+    }
+    if !changes.is_empty() {
+        sink(changes);
     }
 }
 
