@@ -41,15 +41,19 @@ pub(super) fn keep(options: &FsOptions, told: Told, stat: &Stat, now: SystemTime
     if let Some(ttl) = options.ttl {
         return Keep { name: ttl, attr: ttl };
     }
-    let settled = age(stat.mtime.max(stat.ctime), now).max(FRESH);
+    let age = age(stat.mtime.max(stat.ctime), now);
+    let settled = age.max(FRESH);
     if !told.itself {
         let until_looked_at = settled.min(options.poll.unwrap_or(FRESH).max(FRESH));
         return Keep { name: until_looked_at, attr: until_looked_at };
     }
+    // Of two answers about a file that it did not know, the kernel takes the one that comes first, be it the older one:
+    // a file that is just being written would be as short as it was for a second.
+    let settled = if age.is_zero() { FRESH } else { age };
     let attr = match (stat.is_file(), stat.nlink) {
         (false, _) => FOREVER,
         (true, 1) => settled.min(FOREVER),
-        (true, _) => FRESH,
+        (true, _) => settled.min(FRESH),
     };
     Keep { name: if told.by_name { FOREVER } else { FRESH }, attr }
 }
@@ -153,6 +157,9 @@ mod tests {
         };
         let (file, dir) = (libc::S_IFREG, libc::S_IFDIR);
         assert_eq!(of(&options, true, true, stat(file, 1, 0, 999_000)), (FOREVER, secs(1000)));
+        let mut lately = stat(file, 1, 999_999, 0);
+        lately.mtime.1 = 990_000_000;
+        assert_eq!(of(&options, true, true, lately), (FOREVER, Duration::from_millis(10)), "it may still be written");
         assert_eq!(of(&options, true, true, stat(file, 1, 1_000_005, 0)), (FOREVER, FRESH), "a clock that is ahead");
         assert_eq!(of(&options, true, true, stat(file, 2, 0, 0)), (FOREVER, FRESH), "another name may be elsewhere");
         assert_eq!(of(&options, true, true, stat(dir, 9, 999_999, 999_999)), (FOREVER, FOREVER));
