@@ -110,11 +110,11 @@ fn main() -> ExitCode {
     }
 }
 
-struct Options {
-    root: PathBuf,
-    mountpoint: PathBuf,
-    delay: Duration,
-    threads: usize,
+pub(crate) struct Options {
+    pub(crate) root: PathBuf,
+    pub(crate) mountpoint: PathBuf,
+    pub(crate) delay: Duration,
+    pub(crate) threads: usize,
 }
 
 /// The options; `None` if no directory is named.
@@ -140,7 +140,7 @@ fn arguments() -> Result<Option<Options>, String> {
     }
 }
 
-fn serve(options: &Options) -> std::io::Result<()> {
+pub(crate) fn serve(options: &Options) -> std::io::Result<()> {
     let root = rustix::fs::open(&options.root, OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())?;
     let fs = SlowFs {
         dev: rustix::fs::fstat(&root)?.st_dev,

@@ -35,6 +35,7 @@ use node::{Listing, Node, Nodes};
 use reach::Target;
 use wire::Channel;
 
+mod ahead;
 pub mod announce;
 mod attr;
 mod cache;
@@ -125,6 +126,8 @@ pub struct VeinFs {
     opened: Opened,
     waiting: Arc<waiting::Waiting>,
     habits: Habits,
+    /// For each source.
+    lookers: Vec<ahead::Lookers>,
     /// What tells of changes, for each source.
     watches: Vec<Arc<dyn Watching>>,
     epochs: Arc<Epochs>,
@@ -164,6 +167,7 @@ impl VeinFs {
                 devices.ino(dev, ino);
             }
         }
+        let lookers = live.sources.iter().map(|_| ahead::Lookers::default()).collect();
         Self {
             scratch: ScratchPool::new(Arc::clone(&live.automaton)),
             live,
@@ -177,6 +181,7 @@ impl VeinFs {
             opened: Opened::default(),
             waiting: Arc::default(),
             habits: Habits::default(),
+            lookers,
             watches,
             epochs: Arc::default(),
             missing: export::Missing::new(),

@@ -13,6 +13,7 @@ use std::time::{Duration, Instant, SystemTime};
 
 use rustc_hash::FxHashMap;
 
+use super::ahead::{Looks, Wanted};
 use super::attr::folder_attr;
 use super::control::{self, Control};
 use super::forget::Late;
@@ -400,6 +401,9 @@ impl VeinFs {
                     false => Give::All,
                 };
                 let device = dir.dir().map_or(0, |dir| dir.dev.load(Ordering::Relaxed));
+                let place = dir.place();
+                let look = |(name, linked): &Wanted| self.source(&place).stat(&handle, name, *linked);
+                let mut looks = Looks::new(&self.lookers[place.source], look);
                 for entry in listing.table.behind(from) {
                     if !answer.has_room(size, &entry.name) {
                         break;
@@ -414,7 +418,21 @@ impl VeinFs {
                         }
                         continue;
                     }
-                    match self.entry(dir, &handle, &entry.name, &entry.value, now) {
+                    // Those behind it that will fit as well, but for those of which names suffice.
+                    let following = || {
+                        let mut room = size - answer.body().len() - Answer::room_of(&entry.name);
+                        let behind = listing.table.behind(entry.cookie).take_while(|next| {
+                            let rest = room.checked_sub(Answer::room_of(&next.name));
+                            room = rest.unwrap_or(0);
+                            rest.is_some()
+                        });
+                        let is_named = |shown: &Shown| matches!(shown, Shown::File { linked: false, .. });
+                        let looked_at = behind.filter(|next| give == Give::All || !is_named(&next.value));
+                        looked_at.map(|next| (c_name(&next.name), next.value.is_linked())).collect()
+                    };
+                    let (wanted, looked) = looks.next((c_name(&entry.name), entry.value.is_linked()), following);
+                    let entered = looked.and_then(|stat| self.entry_as(dir, (wanted.0, &entry.value), stat, now));
+                    match entered {
                         Ok(entered) => add(answer, size, entry.cookie, &entry.name, &entered),
                         // One may read the directory, and not search it: its names are known and nothing else.
                         Err(error) if error.raw_os_error() == Some(libc::EACCES) => {

@@ -176,7 +176,9 @@ fn path_of(mount: BorrowedFd<'_>, place: &[u8], kind: i32, bytes: &[u8]) -> Resu
     };
     let path = match name_of(dir.as_fd()) {
         // Too deep for a path: not lost if it is not below the place.
-        Err(Errno::NAMETOOLONG) => return if is_deep_within(dir.as_fd(), place)? { Err(Errno::NAMETOOLONG) } else { Ok(None) },
+        Err(Errno::NAMETOOLONG) => {
+            return if is_deep_within(dir.as_fd(), place)? { Err(Errno::NAMETOOLONG) } else { Ok(None) };
+        }
         path => path?,
     };
     // A directory of the same file system that this mount does not show has a path as if it did: one from the file

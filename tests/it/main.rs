@@ -35,6 +35,7 @@ mod refusals;
 mod serving;
 mod sharing;
 mod shuffle;
+mod slow;
 mod soak;
 mod stores;
 mod trees;

@@ -157,7 +157,12 @@ impl Answer {
 
     /// True if a name with attributes fits into `limit`.
     pub(crate) fn has_room(&self, limit: usize, name: &[u8]) -> bool {
-        self.body().len() + (ENTRY_BYTES + DIRENT_BYTES + name.len()).next_multiple_of(8) <= limit
+        self.body().len() + Self::room_of(name) <= limit
+    }
+
+    /// How many bytes a name with attributes needs.
+    pub(crate) fn room_of(name: &[u8]) -> usize {
+        (ENTRY_BYTES + DIRENT_BYTES + name.len()).next_multiple_of(8)
     }
 
     fn dirent(&mut self, ino: u64, cookie: u64, name: &[u8], kind: u32) {
