@@ -3,6 +3,7 @@
 //! A source hands out [`Handle`]s to directories; everything else is asked relative to a handle, so that no path is
 //! resolved from the root twice and nothing moves underneath between two questions.
 
+use std::borrow::Cow;
 use std::ffi::CStr;
 use std::fmt::Debug;
 use std::io;
@@ -278,7 +279,7 @@ pub struct LeftOut {
     /// Its key below the tree's root.
     pub key: Box<[u8]>,
     /// Why.
-    pub reason: &'static str,
+    pub reason: Cow<'static, str>,
 }
 
 /// Opens the directory at `path` below the root, through links where `follow` says so.

@@ -17,7 +17,6 @@ use veinfs::live::Live;
 use veinfs::pattern::Pattern;
 use veinfs::pattern::compile::compile;
 use veinfs::pattern::load::{Format, load_text};
-use veinfs::source::LeftOut;
 use veinfs::source::object::ObjectSource;
 use veinfs::source::object::snapshot::{About, Meta, Snapshot, Writer};
 use veinfs::source::object::tree::{Done, ReadObject, Store as Objects, Ticket};
@@ -58,15 +57,11 @@ impl Objects for Bucket {
             run.push(key, &Meta { size: content.len() as u64, modified: (9, 0), etag, ..Meta::default() })?;
         }
         run.finish()?;
-        into.finish(About { location: self.location().into(), listed: SystemTime::now(), left_out: 0 })
+        into.finish(About { location: self.location().into(), listed: SystemTime::now(), left_out: 0, named: Vec::new() })
     }
 
     fn open(&self, path: &[u8], _: &Meta) -> Arc<dyn ReadObject> {
         Arc::new(Object(self.keys.lock().get(path).cloned().unwrap_or_default(), Arc::clone(&self.reads)))
-    }
-
-    fn left_out(&self) -> Vec<LeftOut> {
-        Vec::new()
     }
 
     fn requests(&self) -> Value {

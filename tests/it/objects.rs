@@ -118,7 +118,7 @@ fn a_remount_asks_for_nothing_and_a_refresh_for_a_listing() {
     if !can_mount() {
         return;
     }
-    let cloud = Cloud::new(&[("p/a/data.csv", b"1"), ("p/b/data.csv", b"2")]);
+    let cloud = Cloud::new(&[("p/a/data.csv", b"1"), ("p/b/data.csv", b"2"), ("p/c//odd.csv", b"")]);
     let any = cloud.bed.file("any.json", ANY);
     let index = cloud.bed.dir.join("x.index");
     let args = ["-p", &*any, "--index", index.to_str().expect("text"), "--poll", "1h"];
@@ -132,6 +132,8 @@ fn a_remount_asks_for_nothing_and_a_refresh_for_a_listing() {
     let dir = cloud.bed.mnt.join("any");
     assert_eq!(names(&dir), ["a", "b"]);
     assert_eq!(cloud.lists(), 1, "it is not due");
+    let errors = fs::read_to_string(cloud.bed.mnt.join(".veinfs/errors.ndjson")).expect("it is read");
+    assert!(errors.contains("s3://lab/p/c//odd.csv") && errors.contains("empty name"), "{errors}");
     cloud.bed.veinfs([OsStr::new("refresh"), cloud.bed.mnt.as_os_str()]).ok();
     assert_eq!(names(&dir), ["b", "c"]);
     assert_eq!(cloud.lists(), 2);

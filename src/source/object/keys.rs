@@ -3,8 +3,6 @@
 //! A key is any text (S3) of up to 1,024 bytes. As a path it stands for a file in directories; one that ends with a slash
 //! stands for the directory alone, whatever its size. Of a file and a directory of one name the directory is shown.
 
-use std::collections::VecDeque;
-
 use parking_lot::Mutex;
 
 use super::snapshot::{Meta, Run};
@@ -20,7 +18,7 @@ const PATH_BYTES: usize = 4095;
 /// What cannot be shown.
 #[derive(Debug, Default)]
 pub(super) struct Left {
-    inner: Mutex<(u64, VecDeque<LeftOut>)>,
+    inner: Mutex<(u64, Vec<LeftOut>)>,
 }
 
 impl Left {
@@ -28,7 +26,7 @@ impl Left {
         let mut inner = self.inner.lock();
         inner.0 += 1;
         if inner.1.len() < NAMED {
-            inner.1.push_back(LeftOut { key: key.into(), reason });
+            inner.1.push(LeftOut { key: key.into(), reason: reason.into() });
         }
     }
 
@@ -44,7 +42,7 @@ impl Left {
 
     /// The first of them.
     pub(super) fn named(&self) -> Vec<LeftOut> {
-        self.inner.lock().1.iter().cloned().collect()
+        self.inner.lock().1.clone()
     }
 }
 

@@ -17,7 +17,6 @@ use super::location::options::Options;
 use super::read::{Engine, Reader, Remote};
 use super::snapshot::{About, Meta, Snapshot, Writer};
 use super::tree::{ReadObject, Store};
-use crate::source::LeftOut;
 
 /// See the module.
 #[derive(Debug)]
@@ -29,7 +28,6 @@ pub struct RemoteStore {
     client: Arc<Client>,
     engine: Arc<Engine>,
     remote: Arc<Remote>,
-    left: parking_lot::Mutex<Vec<LeftOut>>,
 }
 
 impl RemoteStore {
@@ -48,7 +46,7 @@ impl RemoteStore {
         let text = format!("{bucket} {scoped}").trim_end().as_bytes().into();
         let client = Arc::new(Client::new(location.clone(), options, environment));
         let remote = Remote::new(Arc::clone(&client), bucket.as_bytes());
-        Ok(Self { location, text, scope, client, engine, remote, left: Default::default() })
+        Ok(Self { location, text, scope, client, engine, remote })
     }
 
     fn key(&self, path: &[u8]) -> String {
@@ -68,16 +66,11 @@ impl Store for RemoteStore {
         let listing = list(&self.client, &self.location, &self.scope, (&into, &left), cancelled);
         let objects = runtime().block_on(listing)?.objects;
         tracing::debug!(location = %self.location, objects, "listed");
-        *self.left.lock() = left.named();
-        into.finish(About { location: self.text.clone(), listed, left_out: left.count() })
+        into.finish(About { location: self.text.clone(), listed, left_out: left.count(), named: left.named() })
     }
 
     fn open(&self, path: &[u8], meta: &Meta) -> Arc<dyn ReadObject> {
         Arc::new(Reader::new(&self.engine, &self.remote, self.key(path), meta))
-    }
-
-    fn left_out(&self) -> Vec<LeftOut> {
-        self.left.lock().clone()
     }
 
     fn requests(&self) -> Value {

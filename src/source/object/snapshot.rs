@@ -21,6 +21,7 @@ use std::time::{Duration, SystemTime};
 use lru::LruCache;
 use parking_lot::Mutex;
 
+use crate::source::LeftOut;
 use format::{Block, Filling, HEADER_BYTES, MAGIC, Reader, TRAILER_BYTES, VERSION, checksum, damaged};
 
 mod compare;
@@ -110,6 +111,8 @@ pub struct About {
     pub listed: SystemTime,
     /// How many keys were left out, since they are no paths.
     pub left_out: u64,
+    /// The first of them, and why.
+    pub named: Vec<LeftOut>,
 }
 
 /// Where a block is.
@@ -208,6 +211,11 @@ impl Writer {
             format::put_varint(&mut index, u64::from(block.length));
             index.extend_from_slice(&block.checksum.to_le_bytes());
             format::put_text(&mut index, &block.key);
+        }
+        format::put_varint(&mut index, about.named.len() as u64);
+        for LeftOut { key, reason } in &about.named {
+            format::put_text(&mut index, key);
+            format::put_text(&mut index, reason.as_bytes());
         }
         let at = *self.end.get_mut();
         let mut trailer = at.to_le_bytes().to_vec();
@@ -349,7 +357,12 @@ impl Snapshot {
             }
             blocks.push(BlockAt { key, offset, length, checksum });
         }
-        Ok(Self::of(file, About { location, listed, left_out }, records, bytes, blocks))
+        let mut named = Vec::new();
+        for _ in 0..reader.length()? {
+            let (key, reason) = (reader.text()?.into(), reader.text()?);
+            named.push(LeftOut { key, reason: String::from_utf8_lossy(reason).into_owned().into() });
+        }
+        Ok(Self::of(file, About { location, listed, left_out, named }, records, bytes, blocks))
     }
 
     /// What it is of.

@@ -55,9 +55,6 @@ pub trait Store: Send + Sync + std::fmt::Debug {
     /// The object at a path below the prefix, as it was listed. No request is made yet.
     fn open(&self, path: &[u8], meta: &Meta) -> Arc<dyn ReadObject>;
 
-    /// What was left out of the last listing.
-    fn left_out(&self) -> Vec<LeftOut>;
-
     /// How many requests were made, and of what kind.
     fn requests(&self) -> Value;
 }
@@ -520,7 +517,7 @@ impl Listed for ObjectSource {
     }
 
     fn left_out(&self) -> Vec<LeftOut> {
-        self.shared.store.left_out()
+        self.snapshot().map(|snapshot| snapshot.about().named.clone()).unwrap_or_default()
     }
 
     fn status(&self) -> Value {

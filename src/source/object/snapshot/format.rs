@@ -6,10 +6,11 @@
 //! record  = shared:varint rest:varint bytes  flags:u8 size:varint seconds:zigzag nanos:varint
 //!           [etag]  [version]  [class]                         as the flags say
 //! etag    = 16 bytes (32 hexadecimal digits), or length:varint bytes
-//! index   = about  count:varint  (offset:varint length:varint crc32c:u32 key)*
+//! index   = about  count:varint  (offset:varint length:varint crc32c:u32 key)*  named
 //! about   = location listed:varint records:varint bytes:varint left_out:varint
+//! named   = count:varint  (key reason)*                          the first of those left out
 //! trailer = offset:u64 length:u64 crc32c:u32 "veinobj\0"
-//! text    = length:varint bytes                                location, key, version, class
+//! text    = length:varint bytes                                location, key, version, class, reason
 //! ```
 //!
 //! Numbers of fixed width are little-endian; varints are LEB128. Records are in the order of their keys. A key is that of
@@ -26,7 +27,7 @@ use super::{Meta, MetaRef};
 /// What a file begins and ends with.
 pub(super) const MAGIC: &[u8; 8] = b"veinobj\0";
 /// The version of this format.
-pub(super) const VERSION: u32 = 1;
+pub(super) const VERSION: u32 = 2;
 /// Bytes before the first block.
 pub(super) const HEADER_BYTES: u64 = 12;
 /// Bytes of the trailer.

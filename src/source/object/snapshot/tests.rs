@@ -11,7 +11,13 @@ fn meta(size: u64, etag: Option<&str>) -> Meta {
 }
 
 fn about() -> About {
-    About { location: (*b"memory://m").into(), listed: SystemTime::UNIX_EPOCH + Duration::from_secs(9), left_out: 3 }
+    let one = |key: &[u8], reason: &'static str| LeftOut { key: key.into(), reason: reason.into() };
+    About {
+        location: (*b"memory://m").into(),
+        listed: SystemTime::UNIX_EPOCH + Duration::from_secs(9),
+        left_out: 3,
+        named: vec![one(b"a//b", "an empty name"), one(b"\xff\0", "a NUL in its name")],
+    }
 }
 
 /// One snapshot of all, written in runs that begin at `bounds`, the last one first.

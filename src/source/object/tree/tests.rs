@@ -28,10 +28,6 @@ impl Store for Paths {
         Arc::new(Content(path.to_vec()))
     }
 
-    fn left_out(&self) -> Vec<LeftOut> {
-        Vec::new()
-    }
-
     fn requests(&self) -> Value {
         Value::Null
     }
@@ -60,7 +56,7 @@ fn snapshot(keys: &BTreeSet<Vec<u8>>, etag: &str) -> Arc<Snapshot> {
         run.push(key, &meta).expect("in order");
     }
     run.finish().expect("written");
-    let about = About { location: Box::default(), listed: SystemTime::UNIX_EPOCH, left_out: 0 };
+    let about = About { location: Box::default(), listed: SystemTime::UNIX_EPOCH, left_out: 0, named: Vec::new() };
     Arc::new(writer.finish(about).expect("written"))
 }
 
