@@ -57,7 +57,12 @@ impl Objects for Bucket {
             run.push(key, &Meta { size: content.len() as u64, modified: (9, 0), etag, ..Meta::default() })?;
         }
         run.finish()?;
-        into.finish(About { location: self.location().into(), listed: SystemTime::now(), left_out: 0, named: Vec::new() })
+        into.finish(About {
+            location: self.location().into(),
+            listed: SystemTime::now(),
+            left_out: 0,
+            named: Vec::new(),
+        })
     }
 
     fn open(&self, path: &[u8], _: &Meta) -> Arc<dyn ReadObject> {

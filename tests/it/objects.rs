@@ -174,7 +174,8 @@ fn one_that_is_replaced_while_it_is_open_is_not_mixed() {
     let file = fs::File::open(cloud.bed.mnt.join("any/a/data.csv")).expect("it opens");
     let mut piece = vec![0; 4096];
     file.read_exact_at(&mut piece, 0).expect("it is read");
-    cloud.bucket.put("p/a/data.csv", body.iter().map(|byte| !byte).collect::<Vec<u8>>());
+    let mut now: Vec<u8> = body.iter().map(|byte| !byte).collect();
+    cloud.bucket.put("p/a/data.csv", now.clone());
     let mut failed = None;
     for at in (0..body.len()).step_by(64 << 10) {
         match file.read_exact_at(&mut piece, at as u64) {
@@ -185,6 +186,24 @@ fn one_that_is_replaced_while_it_is_open_is_not_mixed() {
     assert_eq!(failed, Some(libc::ESTALE));
     let errors = fs::read_to_string(cloud.bed.mnt.join(".veinfs/errors.ndjson")).expect("it is read");
     assert!(errors.contains("replaced"), "{errors}");
+    // Whoever opens it again reads what it is now, longer or shorter, though nothing is listed.
+    let path = cloud.bed.mnt.join("any/a/data.csv");
+    let is = |now: &[u8]| {
+        assert!(fs::read(&path).expect("it is read") == now);
+        assert_eq!(fs::metadata(&path).expect("its attributes").len(), now.len() as u64);
+    };
+    for length in [9 << 20, 5, 100_000, 0] {
+        is(&now);
+        let file = fs::File::open(&path).expect("it opens");
+        now = big(length).into_iter().map(|byte| byte ^ 0x55).collect();
+        cloud.bucket.put("p/a/data.csv", now.clone());
+        // Of one whose pages the kernel has nothing is asked.
+        let _ = nix::fcntl::posix_fadvise(&file, 0, 0, nix::fcntl::PosixFadviseAdvice::POSIX_FADV_DONTNEED);
+        let error = file.read_exact_at(&mut [0], 0).expect_err("another version");
+        assert_eq!(error.raw_os_error(), Some(libc::ESTALE));
+    }
+    is(&now);
+    assert_eq!(cloud.lists(), 1);
 }
 
 #[test]

@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 pub enum Purpose {
     /// A page of a listing (LIST, PROPFIND).
     List,
-    /// A range of an object (GET).
+    /// A range of an object, or what it is now (GET, HEAD).
     Get,
 }
 

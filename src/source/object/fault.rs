@@ -83,7 +83,7 @@ impl FaultKind {
             Self::Denied => "access is denied; the credentials in use need the right to list and read there",
             Self::NoBucket => "there is no such bucket or container; check the name",
             Self::Gone => "the object is not there any more; `veinfs refresh` lists again",
-            Self::Replaced => "the object was replaced since it was listed; open it again once it is listed anew",
+            Self::Replaced => "the object was replaced since it was listed; open it again to read what it is now",
             Self::Archived => "the object is archived: restore it first",
             Self::WrongRegion => "the bucket is in another region; give it as `--option region=…`",
             Self::Throttled => "the store asks to slow down",

@@ -135,13 +135,26 @@ pub struct Remote {
     /// What tells it from others in the cache.
     id: Box<[u8]>,
     told: Mutex<LruCache<(u64, FaultKind), ()>>,
+    /// Keys of objects that turned out to be others than were listed.
+    replaced: Mutex<LruCache<Box<str>, ()>>,
 }
 
 impl Remote {
     /// The bucket that a client speaks to.
     pub fn new(client: Arc<Client>, id: &[u8]) -> Arc<Self> {
-        let told = Mutex::new(LruCache::new(std::num::NonZeroUsize::new(TOLD).expect("some")));
-        Arc::new(Self { client, gate: Gate::default(), id: id.into(), told })
+        let most = std::num::NonZeroUsize::new(TOLD).expect("some");
+        let (told, replaced) = (Mutex::new(LruCache::new(most)), Mutex::new(LruCache::new(most)));
+        Arc::new(Self { client, gate: Gate::default(), id: id.into(), told, replaced })
+    }
+
+    /// True if an object turned out to be another one than was listed, and nobody has looked since what it is now.
+    pub(super) fn was_replaced(&self, key: &str) -> bool {
+        self.replaced.lock().contains(key)
+    }
+
+    /// Somebody has looked what an object is now.
+    pub(super) fn note_current(&self, key: &str) {
+        self.replaced.lock().pop(key);
     }
 
     /// Tells of a fault, once an object.
@@ -463,6 +476,7 @@ impl Shared {
         self.remote.tell(&self.key, fault);
         if matches!(fault.kind, FaultKind::Replaced | FaultKind::Gone) {
             self.state.lock().failed.get_or_insert_with(|| fault.clone());
+            self.remote.replaced.lock().put(self.key.as_str().into(), ());
         }
         fault.clone().into()
     }

@@ -3,13 +3,17 @@
 use std::io;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
+use http::Method;
+use http::header::{CONTENT_LENGTH, ETAG, LAST_MODIFIED};
 use serde_json::Value;
 
-use super::client::Client;
+use super::client::{Asked, Client, etag, header, time};
 use super::connect::{ConnectError, identity, runtime};
+use super::count::Purpose;
 use super::credentials::environment::Environment;
+use super::fault::{Fault, FaultKind};
 use super::keys::{Left, Scope};
 use super::list::list;
 use super::location::Location;
@@ -17,6 +21,9 @@ use super::location::options::Options;
 use super::read::{Engine, Reader, Remote};
 use super::snapshot::{About, Meta, Snapshot, Writer};
 use super::tree::{ReadObject, Store};
+
+/// How long it is waited for what an object is now.
+const LOOK: Duration = Duration::from_secs(10);
 
 /// See the module.
 #[derive(Debug)]
@@ -71,6 +78,25 @@ impl Store for RemoteStore {
 
     fn open(&self, path: &[u8], meta: &Meta) -> Arc<dyn ReadObject> {
         Arc::new(Reader::new(&self.engine, &self.remote, self.key(path), meta))
+    }
+
+    fn look_again(&self, path: &[u8], listed: &Meta) -> io::Result<Option<Meta>> {
+        let key = self.key(path);
+        if !self.remote.was_replaced(&key) {
+            return Ok(None);
+        }
+        let asked =
+            Asked { purpose: Purpose::Get, method: Method::HEAD, path: &key, query: Vec::new(), headers: Vec::new() };
+        // Whoever opens a file waits for it, and with it one of the threads that answer.
+        let answer = runtime().block_on(async { tokio::time::timeout(LOOK, self.client.send(&asked)).await });
+        let answer = answer.map_err(|_| Fault::new(FaultKind::TimedOut, "what it is now is not said"))??;
+        let header = |name| header(answer.headers(), name);
+        let size = header(CONTENT_LENGTH).and_then(|size| size.trim().parse().ok());
+        let size = size.ok_or_else(|| Fault::new(FaultKind::Malformed, "an object without a size"))?;
+        let modified = header(LAST_MODIFIED).and_then(time).unwrap_or(listed.modified);
+        let now = Meta { size, modified, etag: header(ETAG).and_then(etag), version: None, ..listed.clone() };
+        self.remote.note_current(&key);
+        Ok(Some(now))
     }
 
     fn requests(&self) -> Value {

@@ -21,6 +21,7 @@ use std::time::SystemTime;
 use arc_swap::ArcSwapOption;
 use bytes::Bytes;
 use parking_lot::Mutex;
+use rustc_hash::FxHashMap;
 use serde_json::{Value, json};
 use xxhash_rust::xxh3::{Xxh3, xxh3_64};
 
@@ -41,6 +42,9 @@ const ANSWERS: &str = ".answers";
 /// So many differences between two listings are told one by one.
 const MOST_TOLD: usize = 100_000;
 
+/// So many replaced objects are known; beyond that it is found out again which they are.
+const MOST_REPLACED: usize = 10_000;
+
 /// What is asked of a store; all but the opening of objects makes requests.
 pub trait Store: Send + Sync + std::fmt::Debug {
     /// What a listing is of, and how it is made: another one's is of no use.
@@ -54,6 +58,15 @@ pub trait Store: Send + Sync + std::fmt::Debug {
 
     /// The object at a path below the prefix, as it was listed. No request is made yet.
     fn open(&self, path: &[u8], meta: &Meta) -> Arc<dyn ReadObject>;
+
+    /// What an object is now that turned out, when it was read, to be another version than `listed`; `None` for all others,
+    /// without a request.
+    ///
+    /// # Errors
+    /// ESTALE if there is none any more; those of the store.
+    fn look_again(&self, _path: &[u8], _listed: &Meta) -> io::Result<Option<Meta>> {
+        Ok(None)
+    }
 
     /// How many requests were made, and of what kind.
     fn requests(&self) -> Value;
@@ -89,6 +102,8 @@ struct Shared {
     dev: u64,
     owner: (u32, u32),
     snapshot: ArcSwapOption<Snapshot>,
+    /// By their paths, objects of which it is known that they were replaced since they were listed.
+    replaced: Mutex<FxHashMap<Box<[u8]>, Meta>>,
     store: Box<dyn Store>,
 }
 
@@ -154,7 +169,8 @@ impl ObjectSource {
     pub fn new(url: &[u8], store: Box<dyn Store>) -> Self {
         let dev = DEVICES | xxh3_64(url) & 0xffff_ffff;
         let owner = (rustix::process::geteuid().as_raw(), rustix::process::getegid().as_raw());
-        let shared = Shared { url: url.into(), dev, owner, snapshot: ArcSwapOption::empty(), store };
+        let shared =
+            Shared { url: url.into(), dev, owner, snapshot: ArcSwapOption::empty(), replaced: Mutex::default(), store };
         Self { shared: Arc::new(shared), kept: Mutex::new(None), answers: Answers::default() }
     }
 
@@ -166,6 +182,7 @@ impl ObjectSource {
     /// From now on the tree is as this snapshot says.
     pub fn set_snapshot(&self, snapshot: Arc<Snapshot>) {
         self.shared.snapshot.store(Some(snapshot));
+        self.shared.replaced.lock().clear();
     }
 
     fn dir<'a>(&self, handle: &'a Handle) -> io::Result<&'a Dir> {
@@ -245,7 +262,10 @@ impl Dir {
             return Ok(Found::Dir(dir));
         }
         match snapshot.get(&path)? {
-            Some(meta) => Ok(Found::File(path.into(), meta)),
+            Some(listed) => {
+                let now = self.shared.replaced.lock().get(&*path).cloned();
+                Ok(Found::File(path.into(), now.unwrap_or(listed)))
+            }
             None => Err(error(libc::ENOENT)),
         }
     }
@@ -457,7 +477,15 @@ impl Source for ObjectSource {
     fn open_file(&self, dir: &Handle, name: &CStr, _: bool) -> io::Result<File> {
         match self.dir(dir)?.find(name.to_bytes())? {
             Found::Dir(_) => Err(error(libc::EISDIR)),
-            Found::File(path, meta) => {
+            Found::File(path, mut meta) => {
+                if let Some(now) = self.shared.store.look_again(&path, &meta)? {
+                    let mut replaced = self.shared.replaced.lock();
+                    if replaced.len() >= MOST_REPLACED {
+                        replaced.clear();
+                    }
+                    replaced.insert(path.clone(), now.clone());
+                    meta = now;
+                }
                 let content = self.shared.store.open(&path, &meta);
                 Ok(File::Object(OpenObject { stat: self.shared.stat(&path, &meta), content }))
             }

@@ -26,7 +26,8 @@ fn listed(server: &Server, location: &str, scope: &Scope) -> Result<Listed, Faul
     let location = Location::parse(location).expect("a location");
     let cancelled = AtomicBool::new(false);
     runtime().block_on(list(&client, &location, scope, (&writer, &left), &cancelled))?;
-    let about = About { location: Box::default(), listed: SystemTime::now(), left_out: left.count(), named: left.named() };
+    let about =
+        About { location: Box::default(), listed: SystemTime::now(), left_out: left.count(), named: left.named() };
     let snapshot = Arc::new(writer.finish(about).expect("written"));
     Ok(Listed { snapshot, left, requests: client.counts.of(Purpose::List) })
 }
