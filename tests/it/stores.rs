@@ -191,6 +191,20 @@ fn survives(location: &str, args: &[&str], env: &[(&str, &str)], put: &dyn Fn(&s
         }
     }
     drop(files);
+    // One of which nothing was read: whoever opens it again has the other version, though nothing is listed.
+    let small = bed.mnt.join("any/er/data.csv");
+    let open = fs::File::open(&small).expect("it opens");
+    put("runs/deep/er/data.csv", b"another version, and longer than the one before");
+    let read = |file: &fs::File| file.read_at(&mut [0; 100], 0).map_err(|error| error.raw_os_error());
+    assert_eq!(read(&open), Err(Some(libc::ESTALE)));
+    assert_eq!(fs::read(&small).expect("it is read"), b"another version, and longer than the one before");
+    // The old one stays what it was, and nobody has to look again for its sake.
+    let requests = || bed.status()["sources"][0]["listing"]["requests"]["get"].clone();
+    let before = requests();
+    assert_eq!(read(&open), Err(Some(libc::ESTALE)));
+    drop(fs::File::open(&small).expect("it opens"));
+    assert_eq!(requests(), before);
+    drop(open);
     bed.veinfs(["refresh".as_ref(), bed.mnt.as_os_str()]).ok();
     assert!(fs::read(&path).expect("it is read") == new, "the old version after a refresh");
     // A cache that was cut off or written over costs time, and no byte is wrong.

@@ -475,8 +475,12 @@ impl Shared {
     fn failed(&self, fault: &Fault) -> io::Error {
         self.remote.tell(&self.key, fault);
         if matches!(fault.kind, FaultKind::Replaced | FaultKind::Gone) {
-            self.state.lock().failed.get_or_insert_with(|| fault.clone());
-            self.remote.replaced.lock().put(self.key.as_str().into(), ());
+            let mut state = self.state.lock();
+            // Not each time that somebody tries to read on: what it is now may be known by then.
+            if state.failed.is_none() {
+                state.failed = Some(fault.clone());
+                self.remote.replaced.lock().put(self.key.as_str().into(), ());
+            }
         }
         fault.clone().into()
     }
