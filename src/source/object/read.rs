@@ -3,13 +3,15 @@
 //! An open object ([`Reader`]) knows some `Stream`s: places from which somebody reads on. What is ahead of a stream is got
 //! in `Part`s, several at once, as far as its window goes: that grows while it is used up and is bound by the memory that
 //! all readers share (`Budget`). A read waits for the bytes that it needs, not for whole parts. Somebody who reads here and
-//! there gets what is asked for and nothing ahead.
+//! there gets what is asked for and nothing ahead. What one reader of a version has got, or is getting, serves the others
+//! of it as well (`Version`).
 //!
 //! All bytes are of the version that was listed: requests name it (`If-Match`), and answers are compared with it, as
 //! some servers do not look. Once an object turned out to be another one, an open one gives ESTALE for good.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 use std::io;
+use std::ops::Range;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
@@ -38,8 +40,8 @@ const FIRST_AHEAD: u64 = 128 << 10;
 const MOST_AHEAD: u64 = 64 << 20;
 /// The largest part.
 const PART_BYTES: u64 = 8 << 20;
-/// The smallest part that is got ahead.
-const LEAST_PART: u64 = 128 << 10;
+/// The smallest part that is got ahead, but for smaller windows: those are one part.
+const LEAST_PART: u64 = 1 << 20;
 /// What is read by exact ranges begins and ends at multiples of this.
 const GRAIN: u64 = 4 << 10;
 /// The kernel asks for pages a little out of order: so far from a stream's place still belongs to it.
@@ -63,6 +65,8 @@ pub struct Engine {
     budget: Arc<Budget>,
     cache: Option<Arc<Cache>>,
     readers: Mutex<Vec<Weak<Shared>>>,
+    /// What is open, by what tells it from all others.
+    versions: Mutex<HashMap<Box<[u8]>, Weak<Version>>>,
     open: AtomicUsize,
     looked: Mutex<Option<Instant>>,
     clock: AtomicU64,
@@ -75,6 +79,7 @@ impl Engine {
             budget: Arc::new(Budget::new(memory_bytes)),
             cache,
             readers: Mutex::default(),
+            versions: Mutex::default(),
             open: AtomicUsize::new(0),
             looked: Mutex::new(None),
             clock: AtomicU64::new(0),
@@ -115,6 +120,20 @@ impl Engine {
                 state.drop_ahead();
             }
         }
+    }
+
+    /// What the readers of a version share.
+    fn version(&self, id: Box<[u8]>) -> Arc<Version> {
+        let mut versions = self.versions.lock();
+        if let Some(version) = versions.get(&id).and_then(Weak::upgrade) {
+            return version;
+        }
+        if versions.len() > 2 * self.open.load(Ordering::Relaxed) + 64 {
+            versions.retain(|_, version| version.strong_count() > 0);
+        }
+        let version = Arc::new(Version { id: id.clone(), parts: Mutex::default() });
+        versions.insert(id, Arc::downgrade(&version));
+        version
     }
 
     fn add(&self, reader: &Arc<Shared>) {
@@ -176,16 +195,53 @@ struct Shared {
     remote: Arc<Remote>,
     key: String,
     meta: Meta,
-    /// What tells this version from all others.
-    version: Box<[u8]>,
+    version: Arc<Version>,
     requests: Semaphore,
     state: Mutex<State>,
+}
+
+/// A version of an object that is open, once or more.
+#[derive(Debug)]
+struct Version {
+    /// What tells it from all others.
+    id: Box<[u8]>,
+    parts: Mutex<Known>,
+}
+
+/// Parts that somebody holds, by where they begin. They do not overlap, but for those that failed.
+#[derive(Debug, Default)]
+struct Known {
+    parts: BTreeMap<u64, Weak<Part>>,
+    /// So many are looked through for those that nobody holds any more.
+    crowded: usize,
+}
+
+impl Known {
+    /// The part that a byte is in; else the gap between two of them. What failed is none.
+    fn find(&self, at: u64) -> Result<Arc<Part>, Range<u64>> {
+        let sound = |part: &Weak<Part>| part.upgrade().filter(|part| part.filled.lock().fault.is_none());
+        let begin = match self.parts.range(..=at).rev().find_map(|(_, part)| sound(part)) {
+            Some(part) if part.end > at => return Ok(part),
+            Some(part) => part.end,
+            None => 0,
+        };
+        let next = self.parts.range(at..).find(|(_, part)| sound(part).is_some());
+        Err(begin..next.map_or(u64::MAX, |(begin, _)| *begin))
+    }
+
+    fn insert(&mut self, part: &Arc<Part>) {
+        if self.parts.len() >= self.crowded {
+            self.parts.retain(|_, part| part.strong_count() > 0);
+            self.crowded = 2 * self.parts.len() + 16;
+        }
+        self.parts.insert(part.begin, Arc::downgrade(part));
+    }
 }
 
 #[derive(Debug)]
 struct State {
     streams: Vec<Stream>,
-    /// By where they begin.
+    /// What this reader holds, by where it begins.
     parts: BTreeMap<u64, Arc<Part>>,
     misses: u32,
     failed: Option<Fault>,
@@ -354,17 +410,16 @@ impl State {
     fn forget(&mut self) {
         let streams = &self.streams;
         self.parts.retain(|_, part| {
-            // A part that somebody waits for is theirs as well.
-            Arc::strong_count(part) > 1
-                || streams.iter().any(|stream| {
-                    let behind = stream.next.saturating_sub(if stream.window == 0 { 0 } else { NEAR });
-                    part.end > behind && part.begin < stream.planned
-                })
+            streams.iter().any(|stream| {
+                let behind = stream.next.saturating_sub(if stream.window == 0 { 0 } else { NEAR });
+                part.end > behind && part.begin < stream.planned
+            })
         });
     }
 
     fn drop_ahead(&mut self) {
-        self.parts.retain(|_, part| Arc::strong_count(part) > 1);
+        // What is waited for is held by those who wait.
+        self.parts.clear();
         for stream in &mut self.streams {
             stream.begun = stream.next;
             stream.planned = stream.planned.min(stream.next);
@@ -376,8 +431,6 @@ impl Shared {
     /// Has all got that a read needs, and what is ahead of it; gives the parts that it is in.
     fn plan(self: &Arc<Self>, state: &mut State, offset: u64, end: u64) -> Vec<Arc<Part>> {
         let size = self.meta.size;
-        // What failed is tried again.
-        state.parts.retain(|_, part| part.filled.lock().fault.is_none());
         let now = self.engine.clock.fetch_add(1, Ordering::Relaxed);
         let at = match state.stream_at(offset) {
             Some(at) => {
@@ -405,37 +458,36 @@ impl Shared {
         let stream = &mut state.streams[at];
         stream.used = now;
         let mut stream = *stream;
-        // What is needed and not under way.
+        let mut known = self.version.parts.lock();
+        // What is needed; what failed is tried again.
         let grain = if stream.window > 0 && self.engine.cache.is_some() { BLOCK_BYTES } else { GRAIN };
-        let mut from = offset;
+        let (mut needed, mut from) = (Vec::new(), offset);
         while from < end {
-            let over = state.parts.range(..=from).next_back().map(|(_, part)| part);
-            if let Some(part) = over.filter(|part| part.end > from) {
-                from = part.end;
-                continue;
-            }
-            let next = state.parts.range(from + 1..).next().map_or(u64::MAX, |(begin, _)| *begin);
-            let before = over.filter(|part| part.end <= from).map_or(0, |part| part.end);
-            let begin = (from / grain * grain).max(before);
-            // What is ahead at first comes with it: two requests would come later than one.
-            let ahead = if stream.window <= FIRST_AHEAD { stream.window } else { 0 };
-            let until = (end + ahead).next_multiple_of(grain).min(size).min(next);
-            self.get(state, begin, until, None);
-            from = until;
+            let part = known.find(from).unwrap_or_else(|gap| {
+                let begin = (from / grain * grain).max(gap.start);
+                // What is ahead at first comes with it: two requests would come later than one.
+                let ahead = if stream.window <= FIRST_AHEAD { stream.window } else { 0 };
+                let until = (end + ahead).next_multiple_of(grain).min(size).min(gap.end);
+                self.get(&mut known, begin, until, None)
+            });
+            from = part.end;
+            state.parts.insert(part.begin, Arc::clone(&part));
+            needed.push(part);
         }
         // What is ahead.
         if stream.window > 0 {
             let target = stream.next.saturating_add(stream.window).min(size);
             let mut from = stream.planned.max(from);
-            let part = (stream.window / 4).clamp(LEAST_PART, PART_BYTES);
+            let part = (stream.window / 4).clamp(LEAST_PART.min(stream.window), PART_BYTES);
             while from < target {
-                if let Some(known) = state.parts.range(..=from).next_back().map(|(_, part)| part)
-                    && known.end > from
-                {
-                    from = known.end;
-                    continue;
-                }
-                let next = state.parts.range(from..).next().map_or(u64::MAX, |(begin, _)| *begin);
+                let next = match known.find(from) {
+                    Ok(part) => {
+                        from = part.end;
+                        state.parts.insert(part.begin, part);
+                        continue;
+                    }
+                    Err(gap) => gap.end,
+                };
                 let until =
                     if self.engine.cache.is_some() { (from + part).next_multiple_of(BLOCK_BYTES) } else { from + part };
                 let until = until.min(size).min(next);
@@ -447,29 +499,29 @@ impl Shared {
                     self.engine.reclaim(false);
                     break;
                 };
-                self.get(state, from, until, Some(grant));
+                let part = self.get(&mut known, from, until, Some(grant));
                 from = until;
+                state.parts.insert(part.begin, part);
             }
             stream.planned = stream.planned.max(from);
         } else {
             stream.planned = end;
         }
         state.streams[at] = stream;
-        let covering = state.parts.range(..end).rev().take_while(|(_, part)| part.end > offset);
-        let mut covering: Vec<Arc<Part>> = covering.map(|(_, part)| Arc::clone(part)).collect();
-        covering.reverse();
+        drop(known);
         state.forget();
-        covering
+        needed
     }
 
     /// Has a part got.
-    fn get(self: &Arc<Self>, state: &mut State, begin: u64, end: u64, grant: Option<Grant>) {
+    fn get(self: &Arc<Self>, known: &mut Known, begin: u64, end: u64, grant: Option<Grant>) -> Arc<Part> {
         let filled = Mutex::new(Filled { grant, ..Filled::default() });
         let part = Arc::new(Part { begin, end, filled, task: Mutex::new(None) });
         // It may go on without the one who asked; it ends when nobody knows the part any more.
         let task = runtime().spawn(fill::fill(Arc::clone(self), Arc::downgrade(&part), begin, end));
         *part.task.lock() = Some(task.abort_handle());
-        state.parts.insert(begin, part);
+        known.insert(&part);
+        part
     }
 
     fn failed(&self, fault: &Fault) -> io::Error {
@@ -498,7 +550,7 @@ impl Reader {
             remote: Arc::clone(remote),
             key,
             meta: meta.clone(),
-            version,
+            version: engine.version(version),
             requests: Semaphore::new(REQUESTS),
             state: Mutex::new(state),
         });
@@ -507,7 +559,7 @@ impl Reader {
     }
 
     fn block(shared: &Shared, number: u64) -> BlockKey {
-        BlockKey::new(&shared.version, number)
+        BlockKey::new(&shared.version.id, number)
     }
 }
 

@@ -101,6 +101,54 @@ fn several_read_on_by_one_handle() {
 }
 
 #[test]
+fn readers_of_one_object_share_what_they_get() {
+    let bed = Bed::new(16 << 20);
+    let (engine, all) = (engine(1 << 30), content(16 << 20));
+    let readers: Vec<Reader> = (0..16).map(|_| bed.open(&engine)).collect();
+    // Each of them a MiB, beside each other: what one has ahead is the next one's.
+    std::thread::scope(|scope| {
+        for (number, reader) in readers.iter().enumerate() {
+            let all = &all;
+            scope.spawn(move || {
+                for at in (number << 20..(number + 1) << 20).step_by(128 << 10) {
+                    assert!(read(reader, at as u64, 128 << 10).expect("it is read") == all[at..at + (128 << 10)]);
+                }
+            });
+        }
+    });
+    let bytes = || bed.remote.client.counts.json()["bytes"].as_u64().expect("a number");
+    assert!(bytes() <= 16 << 20, "{} bytes, where each is held by somebody", bytes());
+    // One of them goes, and those who need what it had begun to get have it.
+    let (first, second) = (&readers[0], &readers[1]);
+    let (made, begun) = (bed.gets(), bytes());
+    read(first, 0, 128 << 10).expect("it is read");
+    read(second, 0, 128 << 10).expect("it is read");
+    assert!(bed.gets() <= made + 1 && bytes() <= begun + (256 << 10), "{} requests", bed.gets() - made);
+    drop(readers);
+    let version = Reader::new(&engine, &bed.remote, "x".into(), &bed.meta()).0.version.clone();
+    let begun = Instant::now();
+    while version.parts.lock().parts.values().any(|part| part.strong_count() > 0) {
+        assert!(begun.elapsed() < Duration::from_secs(20), "somebody holds it still");
+        std::thread::yield_now();
+    }
+}
+
+#[test]
+fn one_that_goes_leaves_others_what_it_has_begun() {
+    let bed = Bed::new(1 << 20);
+    bed.bucket.fail(|_, answer| Answer { stall: Some((50_000, Duration::from_millis(300))), ..answer });
+    let (engine, all) = (engine(1 << 30), content(1 << 20));
+    let (first, second) = (bed.open(&engine), bed.open(&engine));
+    let (sender, received) = std::sync::mpsc::channel();
+    let given_up = first.read(0, 100_000, Box::new(|_| ()));
+    let _ticket = second.read(0, 100_000, Box::new(move |read| sender.send(read).expect("it is waited for")));
+    drop((given_up, first));
+    let got = received.recv().expect("an answer").expect("it is read").concat();
+    assert!(got == all[..100_000]);
+    assert_eq!(bed.gets(), 1);
+}
+
+#[test]
 fn one_that_is_replaced_never_mixes_versions() {
     for ignores in [false, true] {
         let bed = Bed::new(4 << 20);
@@ -266,8 +314,10 @@ fn what_was_read_is_on_disk() {
     assert!(read(&reader, 0, 100_000).expect("it is read") == other[..100_000]);
 }
 
-fn arb_reads() -> impl Strategy<Value = Vec<(usize, u64, usize)>> {
-    prop::collection::vec((0usize..3, 0u64..3_000_000, 1usize..300_000), 1..24)
+/// For each of three who read at once: where (if anywhere but on), how much, and whether the object is opened anew before.
+fn arb_reads() -> impl Strategy<Value = Vec<Vec<(Option<u64>, usize, bool)>>> {
+    let read = (prop::option::of(0u64..3_000_000), 1usize..300_000, prop::bool::weighted(0.1));
+    prop::collection::vec(prop::collection::vec(read, 1..10), 3)
 }
 
 proptest! {
@@ -294,15 +344,23 @@ proptest! {
         let dir = tempfile::tempdir().expect("a directory");
         let cache = cached.then(|| Cache::open(dir.path(), 3 << 20).expect("a cache"));
         let engine = Engine::new(memory, cache);
-        let readers: Vec<Reader> = (0..3).map(|_| bed.open(&engine)).collect();
-        let mut next = [0u64; 3];
-        for (number, (handle, offset, size)) in reads.into_iter().enumerate() {
-            // Half of them read on.
-            let at = if number % 2 == 0 { next[handle] } else { offset };
-            next[handle] = at + size as u64;
-            let got = read(&readers[handle], at, size).map_err(|error| TestCaseError::fail(error.to_string()))?;
-            let from = (at as usize).min(length);
-            prop_assert!(got == all[from..(from + size).min(length)], "{} bytes at {}", size, at);
-        }
+        let one = |reads: Vec<(Option<u64>, usize, bool)>| {
+            let (mut reader, mut next) = (bed.open(&engine), 0);
+            for (offset, size, anew) in reads {
+                if anew {
+                    reader = bed.open(&engine);
+                }
+                let at = offset.unwrap_or(next);
+                next = at + size as u64;
+                let got = read(&reader, at, size).map_err(|error| TestCaseError::fail(error.to_string()))?;
+                let from = (at as usize).min(length);
+                prop_assert!(got == all[from..(from + size).min(length)], "{} bytes at {}", size, at);
+            }
+            Ok(())
+        };
+        std::thread::scope(|scope| {
+            let threads: Vec<_> = reads.into_iter().map(|reads| scope.spawn(|| one(reads))).collect();
+            threads.into_iter().try_for_each(|thread| thread.join().expect("no panic"))
+        })?;
     }
 }
