@@ -112,7 +112,12 @@ pub(super) struct Asked<'a> {
 impl Client {
     /// Of the bucket `b` of a server that speaks S3.
     pub(super) fn of_server(url: &str) -> Self {
-        let location = Location::parse("s3://b").expect("a location");
+        Self::of_server_as(url, "s3://b")
+    }
+
+    /// The same for any kind of store.
+    pub(super) fn of_server_as(url: &str, location: &str) -> Self {
+        let location = Location::parse(location).expect("a location");
         let options = Options::parse(&location.store, [("endpoint", url), ("skip_signature", "true")]);
         Self::new(location, options.expect("options"), Environment::of([]))
     }

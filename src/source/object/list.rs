@@ -5,28 +5,36 @@
 //! more requests ([`AT_ONCE`]) and not too many splits have found nothing ([`Splits`]). Ends are checked here. Where a
 //! server does not keep the order all is listed once more, page by page, and sorted ([`gather`]).
 //!
+//! Azure gives five thousand a page, and begins with any prefix, but behind no key. A range there is split by the names at
+//! one level (a listing up to the next slash), which are asked for and split off from the last on ([`Points`]).
+//!
 //! Measured by `benches/object_list.rs`.
 
 use std::io;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use futures_util::StreamExt;
+use futures_util::future::BoxFuture;
 use futures_util::stream::FuturesUnordered;
+use futures_util::{FutureExt, StreamExt};
 
 use super::client::{Client, Patience};
 use super::fault::{Fault, FaultKind};
 use super::keys::{Left, Scope, Sink};
 use super::location::{Location, Store};
 use super::snapshot::{Meta, Writer};
+use points::Points;
 
 mod azure;
 mod dav;
+mod points;
 mod s3;
 mod xml;
 
 /// Requests that are under way together.
 const AT_ONCE: usize = 16;
+/// Pages of names at a level, where listings are split by them.
+const NAMES_PAGES: usize = 16;
 /// How long it is tried to get a page of which nothing comes.
 const PATIENCE: Duration = Duration::from_secs(60);
 /// The same where nobody can be reached.
@@ -49,6 +57,14 @@ pub(super) struct Page {
     pub(super) next: Option<String>,
 }
 
+/// How much of what is below a prefix.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Depth {
+    All,
+    /// Up to the next slash, which stands for what is behind it.
+    One,
+}
+
 /// Where a page begins.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum From {
@@ -69,16 +85,32 @@ struct Pages<'a> {
 }
 
 impl Pages<'_> {
-    async fn once(&self, from: &From) -> Result<Page, Fault> {
+    async fn once(&self, within: &str, from: &From) -> Result<Page, Fault> {
         match self.store {
-            Store::Azure { .. } => azure::page(self.client, &self.prefix, from).await,
+            Store::Azure { .. } => azure::page(self.client, (&self.prefix, within), from, Depth::All).await,
             _ => s3::page(self.client, &self.prefix, from).await,
         }
     }
 
-    /// A page, asked for until it comes or there is no more patience.
-    async fn get(&self, from: &From) -> Result<Page, Fault> {
-        patiently(self.client, || self.once(from)).await
+    /// A page, asked for until it comes or there is no more patience; `within` is what all of its keys begin with, and not
+    /// empty where no page begins at any key.
+    async fn get(&self, within: &str, from: &From) -> Result<Page, Fault> {
+        patiently(self.client, || self.once(within, from)).await
+    }
+
+    /// All names at a level.
+    async fn names(&self, within: &str) -> Result<Names, Fault> {
+        let (mut names, mut from) = (Vec::new(), From::Start);
+        for number in 1..=NAMES_PAGES {
+            let once = || azure::page(self.client, (&self.prefix, within), &from, Depth::One);
+            let page = patiently(self.client, once).await?;
+            names.extend(page.objects.into_iter().map(|found| found.key));
+            match page.next {
+                Some(token) => from = From::Token(token),
+                None => return Ok(Names { names: Some(names), pages: number }),
+            }
+        }
+        Ok(Names { names: None, pages: NAMES_PAGES })
     }
 
     /// True if a page can begin behind any key.
@@ -125,15 +157,18 @@ pub(super) async fn list(
             return dav::list(client, location, scope, (writer, left)).await;
         }
         let pages = Pages { client, store: &location.store, prefix: location.key_prefix() };
-        let first = pages.get(&From::Start).await?;
+        let first = pages.get("", &From::Start).await?;
         if first.objects.is_empty() && first.next.is_none() && !pages.prefix.is_empty() {
             let text = format!("there is no object whose key begins with `{}`; check the spelling", pages.prefix);
             return Err(Fault::new(FaultKind::NoBucket, text));
         }
-        if pages.begins_anywhere() {
-            ranges(&pages, scope, (writer, left), first).await
-        } else {
-            one_by_one(&pages, scope, (writer, left), first).await
+        let mut ranges = Ranges::new(&pages, scope, (writer, left));
+        match ranges.list(first).await? {
+            true => Ok(Listing { objects: ranges.objects }),
+            false => {
+                tracing::warn!("the store does not list in order: all is listed once more, and sorted");
+                gather(&pages, scope, (writer, left)).await
+            }
         }
     };
     let mut listing = std::pin::pin!(listing);
@@ -150,43 +185,28 @@ fn unwritten(error: io::Error) -> Fault {
     Fault::new(FaultKind::Refused, format!("the listing cannot be written: {error}"))
 }
 
-/// All pages, one after the other.
-async fn one_by_one(
-    pages: &Pages<'_>,
-    scope: &Scope,
-    (writer, left): (&Writer, &Left),
-    first: Page,
-) -> Result<Listing, Fault> {
-    let mut sink = Sink::new(writer.run(), left, scope);
-    let mut page = first;
-    loop {
-        for found in &page.objects {
-            if !sink.push(&found.key, &found.meta).map_err(unwritten)? {
-                return Err(Fault::new(FaultKind::Malformed, "its listing has no order"));
-            }
-        }
-        match page.next {
-            Some(token) => page = pages.get(&From::Token(token)).await?,
-            None => {
-                let objects = sink.objects;
-                sink.finish().map_err(unwritten)?;
-                return Ok(Listing { objects });
-            }
-        }
-    }
+/// What is at a level.
+struct Names {
+    /// None if there are too many.
+    names: Option<Vec<Vec<u8>>>,
+    /// In how many pages they came.
+    pages: usize,
 }
 
 /// A range of keys that is listed page by page.
 struct Range<'a> {
     sink: Sink<'a>,
+    /// What all its keys begin with.
+    within: String,
     /// Behind which key it begins.
     begin: Vec<u8>,
-    /// The last key that belongs to it.
+    /// The first key that does not belong to it.
     end: Option<Vec<u8>>,
     /// A page of it is under way.
     busy: bool,
     /// It was split off, and nothing has come of it yet.
     unproven: bool,
+    points: Points,
 }
 
 /// How many splits are made: each that finds nothing has cost a request.
@@ -203,92 +223,180 @@ impl Splits {
     }
 }
 
+/// What was asked of a store for a range, by its number.
+enum Came {
+    Page(usize, Result<Page, Fault>),
+    Names(usize, String, Result<Names, Fault>),
+}
+
 /// All pages, in ranges beside each other.
-async fn ranges<'a>(
-    pages: &Pages<'_>,
+struct Ranges<'a> {
+    pages: &'a Pages<'a>,
     scope: &'a Scope,
-    (writer, left): (&'a Writer, &'a Left),
-    first: Page,
-) -> Result<Listing, Fault> {
-    let new = |begin: Vec<u8>, end| Range {
-        sink: Sink::new(writer.run(), left, scope),
-        begin,
-        end,
-        busy: false,
-        unproven: false,
-    };
-    let mut all: Vec<Option<Range<'a>>> = vec![Some(new(Vec::new(), None))];
-    let mut splits = Splits::default();
-    let mut objects = 0;
-    let mut asked = FuturesUnordered::new();
-    let ask = |at: usize, from: From| async move {
-        let page = pages.get(&from).await;
-        (at, page)
-    };
-    let mut arrived = Some((0, Ok(first)));
-    while let Some((at, page)) = match arrived.take() {
-        Some(first) => Some(first),
-        None => asked.next().await,
-    } {
-        let page = page?;
-        splits.pages += 1;
-        let range = all[at].as_mut().expect("what is under way is not at its end");
+    writer: &'a Writer,
+    left: &'a Left,
+    /// Those that are at their end are gone.
+    all: Vec<Option<Range<'a>>>,
+    splits: Splits,
+    objects: u64,
+    asked: FuturesUnordered<BoxFuture<'a, Came>>,
+}
+
+impl<'a> Ranges<'a> {
+    fn new(pages: &'a Pages<'a>, scope: &'a Scope, (writer, left): (&'a Writer, &'a Left)) -> Self {
+        let (splits, asked) = (Splits::default(), FuturesUnordered::new());
+        Self { pages, scope, writer, left, all: Vec::new(), splits, objects: 0, asked }
+    }
+
+    fn add(&mut self, within: String, begin: Vec<u8>, end: Option<Vec<u8>>) -> &mut Range<'a> {
+        let sink = Sink::new(self.writer.run(), self.left, self.scope);
+        let points = match self.pages.store {
+            Store::Azure { .. } => Points::Unknown(within.clone()),
+            _ => Points::None,
+        };
+        self.all.push(Some(Range { sink, within, begin, end, busy: true, unproven: false, points }));
+        self.all.last_mut().and_then(Option::as_mut).expect("it was added")
+    }
+
+    fn ask(&mut self, at: usize, from: From) {
+        let pages = self.pages;
+        let within = self.all[at].as_ref().expect("it is there").within.clone();
+        self.asked.push(async move { Came::Page(at, pages.get(&within, &from).await) }.boxed());
+    }
+
+    /// Lists all, of which the first page is there; false if it comes in no order.
+    async fn list(&mut self, first: Page) -> Result<bool, Fault> {
+        self.add(String::new(), Vec::new(), None);
+        let mut came = Some(Came::Page(0, Ok(first)));
+        while let Some(next) = match came.take() {
+            Some(first) => Some(first),
+            None => self.asked.next().await,
+        } {
+            match next {
+                Came::Page(at, page) => {
+                    if !self.take(at, page?)? {
+                        return Ok(false);
+                    }
+                }
+                Came::Names(at, of, names) => {
+                    let Names { names, pages } = names?;
+                    self.splits.unproven -= 1;
+                    self.splits.wasted += pages;
+                    // It may be at its end by now.
+                    if let Some(range) = &mut self.all[at] {
+                        range.points =
+                            names.map_or(Points::None, |names| Points::of_names(&of, names, range.sink.last()));
+                    }
+                }
+            }
+            while self.asked.len() < AT_ONCE && self.splits.allows() && self.split() {}
+        }
+        Ok(true)
+    }
+
+    /// Takes a page of a range, and asks for the next; false if it is in no order.
+    fn take(&mut self, at: usize, page: Page) -> Result<bool, Fault> {
+        self.splits.pages += 1;
+        let range = self.all[at].as_mut().expect("what is under way is not at its end");
         range.busy = false;
         let before = range.sink.objects;
         let mut past = false;
         for found in &page.objects {
-            if range.end.as_ref().is_some_and(|end| found.key > *end) {
+            if range.end.as_ref().is_some_and(|end| found.key >= *end) {
                 past = true;
                 break;
             }
             if found.key <= range.begin && !range.begin.is_empty()
                 || !range.sink.push(&found.key, &found.meta).map_err(unwritten)?
             {
-                tracing::warn!("the store does not list in order: all is listed once more, and sorted");
-                return gather(pages, scope, (writer, left)).await;
+                return Ok(false);
             }
         }
-        if range.unproven {
-            range.unproven = false;
-            splits.unproven -= 1;
-            splits.wasted += usize::from(range.sink.objects == before);
+        let goes_on = page.next.is_some() && !past;
+        if std::mem::take(&mut range.unproven) {
+            self.splits.unproven -= 1;
+            // Less than a page of a prefix is what another range would have had by the way.
+            let little = if range.within.is_empty() { range.sink.objects == before } else { !goes_on };
+            self.splits.wasted += usize::from(little);
         }
-        match page.next {
-            Some(token) if !past => {
+        match page.next.filter(|_| goes_on) {
+            Some(token) => {
                 range.busy = true;
                 // What is shut is passed over, where there is more of it than a page.
                 let last = range.sink.last();
-                let from = match scope.shuts(last) {
+                let from = match self.scope.shuts(last).filter(|_| self.pages.begins_anywhere()) {
                     Some(dir) => From::After([dir, b"/", LAST.as_bytes()].concat()),
                     None => From::Token(token),
                 };
-                asked.push(ask(at, from));
+                self.ask(at, from);
             }
-            _ => {
-                let range = all[at].take().expect("it was there");
-                objects += range.sink.objects;
+            None => {
+                let range = self.all[at].take().expect("it was there");
+                self.objects += range.sink.objects;
                 range.sink.finish().map_err(unwritten)?;
             }
         }
-        while asked.len() < AT_ONCE && splits.allows() {
-            // The one that has most to come, as far as that can be told: the middle of it is the farthest.
-            let middles = all.iter().enumerate().filter_map(|(at, range)| {
-                let range = range.as_ref().filter(|range| range.busy && !range.unproven)?;
-                let from = range.sink.last();
-                let middle = middle(from, range.end.as_deref())?;
-                let common = common(from, &middle);
-                Some((common, at, middle))
-            });
-            let Some((_, at, middle)) = middles.min_by_key(|(common, at, _)| (*common, *at)) else { break };
-            let range = all[at].as_mut().expect("it is busy");
-            let mut right = new(middle.clone(), range.end.replace(middle.clone()));
-            (right.busy, right.unproven) = (true, true);
-            splits.unproven += 1;
-            all.push(Some(right));
-            asked.push(ask(all.len() - 1, From::After(middle)));
+        Ok(true)
+    }
+
+    /// Splits the range that has most to come, as far as that can be told; false if there is none.
+    fn split(&mut self) -> bool {
+        match self.pages.begins_anywhere() {
+            true => self.split_in_the_middle(),
+            false => self.split_off_the_last() || self.ask_for_names(),
         }
     }
-    Ok(Listing { objects })
+
+    fn busy(&self) -> impl Iterator<Item = (usize, &Range<'a>)> {
+        let all = self.all.iter().enumerate();
+        all.filter_map(|(at, range)| Some((at, range.as_ref().filter(|range| range.busy && !range.unproven)?)))
+    }
+
+    fn split_in_the_middle(&mut self) -> bool {
+        // The middle of the one that has most to come is the farthest.
+        let middles = self.busy().filter_map(|(at, range)| {
+            let from = range.sink.last();
+            let middle = middle(from, range.end.as_deref())?;
+            Some((common(from, &middle), at, middle))
+        });
+        let Some((_, at, middle)) = middles.min_by_key(|(common, at, _)| (*common, *at)) else { return false };
+        // The middle itself belongs to the left one.
+        let range = self.all[at].as_mut().expect("it is busy");
+        let end = range.end.replace([&middle[..], &[0]].concat());
+        self.add(String::new(), middle.clone(), end).unproven = true;
+        self.splits.unproven += 1;
+        self.ask(self.all.len() - 1, From::After(middle));
+        true
+    }
+
+    fn split_off_the_last(&mut self) -> bool {
+        let counts = self.busy().filter_map(|(at, range)| match &range.points {
+            Points::Known(heads) => Some((heads.len(), at)),
+            _ => None,
+        });
+        let Some((_, at)) = counts.max() else { return false };
+        let range = self.all[at].as_mut().expect("it is busy");
+        range.points = std::mem::replace(&mut range.points, Points::None).after(range.sink.last());
+        // What is left may have names of its own.
+        let Points::Known(heads) = &mut range.points else { return true };
+        let Some(last) = heads.pop() else { return true };
+        let end = range.end.replace(last.clone().into_bytes());
+        self.add(last, Vec::new(), end).unproven = true;
+        self.splits.unproven += 1;
+        self.ask(self.all.len() - 1, From::Start);
+        true
+    }
+
+    fn ask_for_names(&mut self) -> bool {
+        let unknown = self.busy().find(|(_, range)| matches!(range.points, Points::Unknown(_)));
+        let Some(at) = unknown.map(|(at, _)| at) else { return false };
+        let range = self.all[at].as_mut().expect("it is busy");
+        let Points::Unknown(of) = std::mem::replace(&mut range.points, Points::Asked) else { return false };
+        self.splits.unproven += 1;
+        let pages = self.pages;
+        self.asked.push(async move { Came::Names(at, of.clone(), pages.names(&of).await) }.boxed());
+        true
+    }
 }
 
 /// What comes behind all keys in a directory.
@@ -326,7 +434,7 @@ async fn gather(pages: &Pages<'_>, scope: &Scope, (writer, left): (&Writer, &Lef
     let mut all = Vec::new();
     let mut from = From::Start;
     loop {
-        let page = pages.get(&from).await?;
+        let page = pages.get("", &from).await?;
         all.extend(page.objects);
         match page.next {
             Some(token) => from = From::Token(token),

@@ -229,7 +229,11 @@ impl Bucket {
         let key = key.strip_prefix(b"/").unwrap_or(&key);
         let key = key.iter().position(|byte| *byte == b'/').map_or(&b""[..], |end| &key[end + 1..]);
         if key.is_empty() {
-            return if asked.method == "HEAD" { Answer::text(200, "") } else { self.list(asked) };
+            return match (&*asked.method, asked.param("comp")) {
+                ("HEAD", _) => Answer::text(200, ""),
+                (_, Some(_)) => self.list_as_azure(asked),
+                _ => self.list(asked),
+            };
         }
         let Some(object) = self.objects.lock().get(key).cloned() else {
             return Answer::text(404, "<Error><Code>NoSuchKey</Code></Error>");
@@ -286,6 +290,46 @@ impl Bucket {
         }
         text.push_str("</ListBucketResult>");
         Answer::text(200, &text)
+    }
+}
+
+impl Bucket {
+    fn list_as_azure(&self, asked: &Asked) -> Answer {
+        let prefix = asked.param("prefix").unwrap_or_default();
+        let page = if self.page == 0 { 5000 } else { self.page };
+        let level = |key: &[u8]| -> Vec<u8> {
+            let end = key[prefix.len()..].iter().position(|byte| *byte == b'/');
+            match end.filter(|_| asked.param("delimiter").is_some()) {
+                Some(end) => key[..=prefix.len() + end].to_vec(),
+                None => key.to_vec(),
+            }
+        };
+        let objects = self.objects.lock();
+        let below = objects.keys().filter(|key| key.starts_with(prefix.as_bytes()));
+        let names: std::collections::BTreeSet<Vec<u8>> = below.map(|key| level(key)).collect();
+        let from = asked.param("marker").unwrap_or_default().into_bytes();
+        let mut rest = names.into_iter().filter(|name| *name >= from).peekable();
+        let mut text = "<?xml version=\"1.0\"?><EnumerationResults><Blobs>".to_owned();
+        for name in rest.by_ref().take(page) {
+            let shown = percent_encoding::percent_encode(&name, percent_encoding::NON_ALPHANUMERIC).to_string();
+            text.push_str(&match objects.get(&name).filter(|_| level(&name) == name) {
+                Some(object) if !name.ends_with(b"/") || asked.param("delimiter").is_none() => format!(
+                    "<Blob><Name Encoded=\"true\">{shown}</Name><Properties><Content-Length>{}</Content-Length>\
+                     <Etag>{}</Etag></Properties></Blob>",
+                    object.body.len(),
+                    object.etag
+                ),
+                _ => format!("<BlobPrefix><Name Encoded=\"true\">{shown}</Name></BlobPrefix>"),
+            });
+        }
+        text.push_str("</Blobs>");
+        match rest.next() {
+            Some(next) => {
+                text.push_str(&format!("<NextMarker>{}</NextMarker>", decode(&String::from_utf8_lossy(&next))))
+            }
+            None => text.push_str("<NextMarker/>"),
+        }
+        Answer::text(200, &(text + "</EnumerationResults>"))
     }
 }
 

@@ -5,16 +5,26 @@ use percent_encoding::percent_decode_str;
 
 use super::s3::text;
 use super::xml::{self, Item};
-use super::{Found, From, Page};
+use super::{Depth, Found, From, Page};
 use crate::source::object::client::{Asked, Client, etag, time};
 use crate::source::object::count::Purpose;
 use crate::source::object::fault::{Fault, FaultKind};
 use crate::source::object::snapshot::Meta;
 
-pub(super) async fn page(client: &Client, prefix: &str, from: &From) -> Result<Page, Fault> {
+/// A page of what begins with a prefix and then with `within`; keys come without the prefix.
+pub(super) async fn page(
+    client: &Client,
+    (prefix, within): (&str, &str),
+    from: &From,
+    depth: Depth,
+) -> Result<Page, Fault> {
     let mut query = vec![("comp", "list".to_owned()), ("restype", "container".to_owned())];
-    if !prefix.is_empty() {
-        query.push(("prefix", prefix.to_owned()));
+    let all = [prefix, within].concat();
+    if !all.is_empty() {
+        query.push(("prefix", all.clone()));
+    }
+    if depth == Depth::One {
+        query.push(("delimiter", "/".to_owned()));
     }
     match from {
         From::Start => {}
@@ -22,20 +32,26 @@ pub(super) async fn page(client: &Client, prefix: &str, from: &From) -> Result<P
         From::After(_) => return Err(Fault::new(FaultKind::Refused, "Azure begins behind no key")),
     }
     let asked = Asked { purpose: Purpose::List, method: Method::GET, path: "", query, headers: Vec::new() };
-    parse(&text(client, asked).await?, prefix)
+    let (text, own) = (text(client, asked).await?, prefix.len());
+    // Beside others, as pages of S3 are.
+    let parsed = tokio::task::spawn_blocking(move || parse(&text, &all, own));
+    parsed.await.unwrap_or_else(|error| Err(Fault::new(FaultKind::Malformed, error.to_string())))
 }
 
-fn parse(text: &[u8], prefix: &str) -> Result<Page, Fault> {
+/// Reads a page of keys with a prefix, of which so many bytes are left away.
+fn parse(text: &[u8], prefix: &str, own: usize) -> Result<Page, Fault> {
     let mut page = Page::default();
     let (mut key, mut meta, mut in_blob, mut known) = (None, Meta::default(), false, false);
     let mut directory = false;
     xml::read(text, |item| {
         match item {
-            Item::Begin("Blob") => (in_blob, key, meta, directory) = (true, None, Meta::default(), false),
+            Item::Begin("Blob" | "BlobPrefix") => {
+                (in_blob, key, meta, directory) = (true, None, Meta::default(), false)
+            }
             Item::Begin("EnumerationResults") => known = true,
             Item::Begin(_) => {}
             Item::End("NextMarker", text, _) if !text.is_empty() => page.next = Some(text.to_owned()),
-            Item::End("Blob", ..) => {
+            Item::End("Blob" | "BlobPrefix", ..) => {
                 in_blob = false;
                 let mut key: Vec<u8> =
                     key.take().ok_or_else(|| Fault::new(FaultKind::Malformed, "an object without a key"))?;
@@ -43,9 +59,11 @@ fn parse(text: &[u8], prefix: &str) -> Result<Page, Fault> {
                 if directory && !key.ends_with(b"/") {
                     key.push(b'/');
                 }
-                let below = key.strip_prefix(prefix.as_bytes());
-                let below = below.ok_or_else(|| Fault::new(FaultKind::Malformed, "a key that was not asked for"))?;
-                page.objects.push(Found { key: below.to_vec(), meta: std::mem::take(&mut meta) });
+                if !key.starts_with(prefix.as_bytes()) {
+                    return Err(Fault::new(FaultKind::Malformed, "a key that was not asked for"));
+                }
+                key.drain(..own);
+                page.objects.push(Found { key, meta: std::mem::take(&mut meta) });
             }
             Item::End(name, text, encoded) if in_blob => match name {
                 "Name" if key.is_none() => {
@@ -80,10 +98,12 @@ mod tests {
             <Etag>0x8D</Etag><Content-Length>7</Content-Length><AccessTier>Archive</AccessTier></Properties></Blob>\
             <Blob><Name Encoded=\"true\">p/%01</Name><Properties/></Blob>\
             <Blob><Name>p/d</Name><Properties><ResourceType>directory</ResourceType></Properties></Blob>\
+            <BlobPrefix><Name>p/e/</Name></BlobPrefix>\
             </Blobs><NextMarker>m</NextMarker></EnumerationResults>";
-        let page = parse(text, "p/").expect("a page");
+        let page = parse(text, "p/", 2).expect("a page");
         let keys: Vec<&[u8]> = page.objects.iter().map(|found| &*found.key).collect();
-        assert_eq!(keys, [&b"a"[..], b"\x01", b"d/"]);
+        assert_eq!(keys, [&b"a"[..], b"\x01", b"d/", b"e/"]);
+        assert!(parse(text, "p/a", 2).is_err(), "the others were not asked for");
         let meta = &page.objects[0].meta;
         assert_eq!((meta.size, meta.etag.as_deref(), meta.class.as_deref()), (7, Some("0x8D"), Some("Archive")));
         assert_eq!((meta.modified.0, page.next.as_deref()), (1_795_688_430, Some("m")));

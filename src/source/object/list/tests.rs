@@ -17,12 +17,9 @@ struct Listed {
     requests: u64,
 }
 
-fn client(server: &Server) -> Client {
-    Client::of_server(&server.url())
-}
-
 fn listed(server: &Server, location: &str, scope: &Scope) -> Result<Listed, Fault> {
-    let (client, writer, left) = (client(server), Writer::new(None).expect("a file"), Left::default());
+    let client = Client::of_server_as(&server.url(), location);
+    let (writer, left) = (Writer::new(None).expect("a file"), Left::default());
     let location = Location::parse(location).expect("a location");
     let cancelled = AtomicBool::new(false);
     runtime().block_on(list(&client, &location, scope, (&writer, &left), &cancelled))?;
@@ -102,6 +99,21 @@ fn many_keys_in_ranges() {
 }
 
 #[test]
+fn many_keys_by_their_names() {
+    let names = (0..400).flat_map(|run| (0..50).map(move |n| format!("p/runs/run-{run:03}/{n:02}.csv").into_bytes()));
+    let all: Vec<Vec<u8>> = names.collect();
+    let bucket = bucket(all.clone(), 100);
+    let server = bucket.serve();
+    let listed = listed(&server, "abfss://b@account.dfs.core.windows.net/p", &Scope::default()).expect("it is listed");
+    assert!(keys(&listed.snapshot).iter().zip(&all).all(|(key, all)| *key == all[2..]));
+    assert_eq!(listed.snapshot.records(), 20_000);
+    // 200 pages, and some more that splitting costs.
+    assert!(listed.requests < 300, "{} requests", listed.requests);
+    let split = bucket.requests(|asked| asked.param("prefix").is_some_and(|prefix| prefix.starts_with("p/runs/run-")));
+    assert!(split > 20, "{split} ranges");
+}
+
+#[test]
 fn what_is_wrong_is_told() {
     let kind = |answer: fn() -> Answer| {
         let server = Server::start(move |_| answer());
@@ -120,7 +132,8 @@ fn what_is_wrong_is_told() {
 #[test]
 fn whoever_does_not_wait_is_not_kept() {
     let server = Server::start(|_| Answer::text(503, ""));
-    let (client, writer, left) = (client(&server), Writer::new(None).expect("a file"), Left::default());
+    let client = Client::of_server(&server.url());
+    let (writer, left) = (Writer::new(None).expect("a file"), Left::default());
     let location = Location::parse("s3://b/p").expect("a location");
     let cancelled = AtomicBool::new(false);
     let scope = Scope::default();
@@ -185,6 +198,7 @@ proptest! {
     fn ranges_have_all_keys_once(
         names in prop::collection::btree_set(prop::collection::vec(prop::sample::select(b"/-05ZazM".to_vec()), 1..7), 0..160),
         page in 1usize..9,
+        location in prop::sample::select(vec!["s3://b", "abfss://b@account.dfs.core.windows.net"]),
         faults in any::<u64>(),
     ) {
         let bucket = bucket(names.clone(), page);
@@ -199,7 +213,7 @@ proptest! {
                 _ => answer,
             }
         });
-        let found = listed(&bucket.serve(), "s3://b", &Scope::default()).map_err(|fault| TestCaseError::fail(fault.to_string()))?;
+        let found = listed(&bucket.serve(), location, &Scope::default()).map_err(|fault| TestCaseError::fail(fault.to_string()))?;
         let wanted: BTreeSet<Vec<u8>> =
             names.into_iter().filter(|key| super::super::keys::fault(key).is_none() && key != b"/").collect();
         prop_assert_eq!(keys(&found.snapshot), wanted.into_iter().collect::<Vec<_>>());
