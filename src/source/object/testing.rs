@@ -194,6 +194,8 @@ pub struct Bucket {
     pub asked: Arc<Mutex<Vec<Asked>>>,
     /// Keys in a page.
     pub page: usize,
+    /// Azure's listing has what is in a directory before all that its name begins.
+    pub slash_first: bool,
 }
 
 impl Bucket {
@@ -306,13 +308,17 @@ impl Bucket {
         };
         let objects = self.objects.lock();
         let below = objects.keys().filter(|key| key.starts_with(prefix.as_bytes()));
-        let names: std::collections::BTreeSet<Vec<u8>> = below.map(|key| level(key)).collect();
-        let from = asked.param("marker").unwrap_or_default().into_bytes();
-        let mut rest = names.into_iter().filter(|name| *name >= from).peekable();
+        let order = |key: &[u8]| match self.slash_first {
+            true => key.iter().map(|byte| if *byte == b'/' { 0 } else { *byte }).collect(),
+            false => key.to_vec(),
+        };
+        let names: BTreeMap<Vec<u8>, Vec<u8>> = below.map(|key| level(key)).map(|name| (order(&name), name)).collect();
+        let from = order(asked.param("marker").unwrap_or_default().as_bytes());
+        let mut rest = names.range(from..).map(|(_, name)| name);
         let mut text = "<?xml version=\"1.0\"?><EnumerationResults><Blobs>".to_owned();
         for name in rest.by_ref().take(page) {
-            let shown = percent_encoding::percent_encode(&name, percent_encoding::NON_ALPHANUMERIC).to_string();
-            text.push_str(&match objects.get(&name).filter(|_| level(&name) == name) {
+            let shown = percent_encoding::percent_encode(name, percent_encoding::NON_ALPHANUMERIC).to_string();
+            text.push_str(&match objects.get(name).filter(|_| level(name) == *name) {
                 Some(object) if !name.ends_with(b"/") || asked.param("delimiter").is_none() => format!(
                     "<Blob><Name Encoded=\"true\">{shown}</Name><Properties><Content-Length>{}</Content-Length>\
                      <Etag>{}</Etag></Properties></Blob>",
@@ -325,7 +331,7 @@ impl Bucket {
         text.push_str("</Blobs>");
         match rest.next() {
             Some(next) => {
-                text.push_str(&format!("<NextMarker>{}</NextMarker>", decode(&String::from_utf8_lossy(&next))))
+                text.push_str(&format!("<NextMarker>{}</NextMarker>", decode(&String::from_utf8_lossy(next))))
             }
             None => text.push_str("<NextMarker/>"),
         }

@@ -25,6 +25,13 @@ impl Points {
         };
         names.sort_unstable();
         names.dedup();
+        // A store may put what is in a directory before all that its name begins. A range would be taken to be at its end
+        // where it is not: only where both orders are the same it is split.
+        let slash_first =
+            |name: &String| name.bytes().map(|byte| if byte == b'/' { 0 } else { byte }).collect::<Vec<u8>>();
+        if !names.is_sorted_by_key(slash_first) {
+            return Self::None;
+        }
         let known = Self::Known(heads(&names)).after(last);
         // What is no longer would be asked for again and again.
         if matches!(&known, Self::Unknown(head) if head.len() <= of.len()) { Self::None } else { known }
@@ -116,5 +123,7 @@ mod tests {
             "no more is known than before"
         );
         assert_eq!(Points::of_names("", vec![vec![0xff]], b"a"), Points::None);
+        assert_eq!(Points::of_names("", names(&["a/", "b/", "b0/"]), b"a/x"), known(&["a/", "b/", "b0/"]));
+        assert_eq!(Points::of_names("", names(&["a/", "b/", "b-0/"]), b"a/x"), Points::None, "in either order");
     }
 }
