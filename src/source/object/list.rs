@@ -23,7 +23,7 @@ use super::fault::{Fault, FaultKind};
 use super::keys::{Left, Scope, Sink};
 use super::location::{Location, Store};
 use super::snapshot::{Meta, Writer};
-use points::Points;
+use points::{Level, Points};
 
 mod azure;
 mod dav;
@@ -33,8 +33,6 @@ mod xml;
 
 /// Requests that are under way together.
 const AT_ONCE: usize = 16;
-/// Pages of names at a level, where listings are split by them.
-const NAMES_PAGES: usize = 16;
 /// How long it is tried to get a page of which nothing comes.
 const PATIENCE: Duration = Duration::from_secs(60);
 /// The same where nobody can be reached.
@@ -92,25 +90,16 @@ impl Pages<'_> {
         }
     }
 
-    /// A page, asked for until it comes or there is no more patience; `within` is what all of its keys begin with, and not
-    /// empty where no page begins at any key.
+    /// A page, asked for until it comes or there is no more patience; `within`, which all of its keys begin with, is empty
+    /// where pages begin behind any key.
     async fn get(&self, within: &str, from: &From) -> Result<Page, Fault> {
         patiently(self.client, || self.once(within, from)).await
     }
 
-    /// All names at a level.
-    async fn names(&self, within: &str) -> Result<Names, Fault> {
-        let (mut names, mut from) = (Vec::new(), From::Start);
-        for number in 1..=NAMES_PAGES {
-            let once = || azure::page(self.client, (&self.prefix, within), &from, Depth::One);
-            let page = patiently(self.client, once).await?;
-            names.extend(page.objects.into_iter().map(|found| found.key));
-            match page.next {
-                Some(token) => from = From::Token(token),
-                None => return Ok(Names { names: Some(names), pages: number }),
-            }
-        }
-        Ok(Names { names: None, pages: NAMES_PAGES })
+    /// A page of the names at a level.
+    async fn names(&self, level: &Level) -> Result<Page, Fault> {
+        let once = || azure::page(self.client, (&self.prefix, &level.of), &level.from, Depth::One);
+        patiently(self.client, once).await
     }
 
     /// True if a page can begin behind any key.
@@ -185,14 +174,6 @@ fn unwritten(error: io::Error) -> Fault {
     Fault::new(FaultKind::Refused, format!("the listing cannot be written: {error}"))
 }
 
-/// What is at a level.
-struct Names {
-    /// None if there are too many.
-    names: Option<Vec<Vec<u8>>>,
-    /// In how many pages they came.
-    pages: usize,
-}
-
 /// A range of keys that is listed page by page.
 struct Range<'a> {
     sink: Sink<'a>,
@@ -226,7 +207,7 @@ impl Splits {
 /// What was asked of a store for a range, by its number.
 enum Came {
     Page(usize, Result<Page, Fault>),
-    Names(usize, String, Result<Names, Fault>),
+    Names(usize, Level, Result<Page, Fault>),
 }
 
 /// All pages, in ranges beside each other.
@@ -251,7 +232,7 @@ impl<'a> Ranges<'a> {
     fn add(&mut self, within: String, begin: Vec<u8>, end: Option<Vec<u8>>) -> &mut Range<'a> {
         let sink = Sink::new(self.writer.run(), self.left, self.scope);
         let points = match self.pages.store {
-            Store::Azure { .. } => Points::Unknown(within.clone()),
+            Store::Azure { .. } => Points::Unknown(Level::new(within.clone())),
             _ => Points::None,
         };
         self.all.push(Some(Range { sink, within, begin, end, busy: true, unproven: false, points }));
@@ -278,14 +259,13 @@ impl<'a> Ranges<'a> {
                         return Ok(false);
                     }
                 }
-                Came::Names(at, of, names) => {
-                    let Names { names, pages } = names?;
+                Came::Names(at, level, page) => {
+                    let page = page?;
                     self.splits.unproven -= 1;
-                    self.splits.wasted += pages;
+                    self.splits.wasted += 1;
                     // It may be at its end by now.
                     if let Some(range) = &mut self.all[at] {
-                        range.points =
-                            names.map_or(Points::None, |names| Points::of_names(&of, names, range.sink.last()));
+                        range.points = Points::of_names(level, page, range.sink.last());
                     }
                 }
             }
@@ -391,10 +371,14 @@ impl<'a> Ranges<'a> {
         let unknown = self.busy().find(|(_, range)| matches!(range.points, Points::Unknown(_)));
         let Some(at) = unknown.map(|(at, _)| at) else { return false };
         let range = self.all[at].as_mut().expect("it is busy");
-        let Points::Unknown(of) = std::mem::replace(&mut range.points, Points::Asked) else { return false };
+        let Points::Unknown(level) = std::mem::replace(&mut range.points, Points::Asked) else { return false };
         self.splits.unproven += 1;
         let pages = self.pages;
-        self.asked.push(async move { Came::Names(at, of.clone(), pages.names(&of).await) }.boxed());
+        let asked = async move {
+            let page = pages.names(&level).await;
+            Came::Names(at, level, page)
+        };
+        self.asked.push(asked.boxed());
         true
     }
 }

@@ -1,15 +1,37 @@
 //! Where a listing can be split that begins with any prefix, but behind no key: by the names at one level.
 
-use super::common;
+use super::{From, Page, common};
 
+/// Of so many names at a level at most is known; where there are more it is not split.
+const NAMES: usize = 100_000;
+/// So much longer than what all names have in common their beginnings are at most.
+const LONGER: usize = 16;
 /// In so many parts a level is split at most, but for those that have more first characters.
 const HEADS: usize = 64;
+
+/// The names at a level, as far as they are known.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct Level {
+    /// What all of them begin with.
+    pub(super) of: String,
+    names: Vec<Vec<u8>>,
+    /// Where those begin that are not known.
+    pub(super) from: From,
+}
+
+impl Level {
+    /// A level of which nothing is known.
+    pub(super) fn new(of: String) -> Self {
+        Self { of, names: Vec::new(), from: From::Start }
+    }
+}
 
 /// Where a range can be split if pages begin with a prefix and nowhere else.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Points {
-    /// All that is to come begins with this, and the names at its level are not known.
-    Unknown(String),
+    /// All that is to come begins with what a level does of which not all names are known.
+    Unknown(Level),
+    /// A page of names is under way.
     Asked,
     /// All that is to come begins with one of these, in order; the last is split off first, since nothing is behind it.
     Known(Vec<String>),
@@ -18,9 +40,14 @@ pub(super) enum Points {
 }
 
 impl Points {
-    /// What names at a level tell, of which those before a key are listed; `of` is what all begin with.
-    pub(super) fn of_names(of: &str, names: Vec<Vec<u8>>, last: &[u8]) -> Self {
-        let Ok(mut names) = names.into_iter().map(String::from_utf8).collect::<Result<Vec<_>, _>>() else {
+    /// What a level tells with one more page of it; what is up to a key is listed.
+    pub(super) fn of_names(mut level: Level, page: Page, last: &[u8]) -> Self {
+        level.names.extend(page.objects.into_iter().map(|found| found.key));
+        if let Some(token) = page.next {
+            level.from = From::Token(token);
+            return if level.names.len() < NAMES { Self::Unknown(level) } else { Self::None };
+        }
+        let Ok(mut names) = level.names.into_iter().map(String::from_utf8).collect::<Result<Vec<_>, _>>() else {
             return Self::None;
         };
         names.sort_unstable();
@@ -34,7 +61,7 @@ impl Points {
         }
         let known = Self::Known(heads(&names)).after(last);
         // What is no longer would be asked for again and again.
-        if matches!(&known, Self::Unknown(head) if head.len() <= of.len()) { Self::None } else { known }
+        if matches!(&known, Self::Unknown(head) if head.of.len() <= level.of.len()) { Self::None } else { known }
     }
 
     /// The same once more of it is listed, up to a key.
@@ -43,7 +70,9 @@ impl Points {
         let listed = heads.partition_point(|head| head.as_bytes() <= last);
         heads.drain(..listed.saturating_sub(1));
         match &heads[..] {
-            [head] if last.starts_with(head.as_bytes()) || head.as_bytes() > last => Self::Unknown(head.clone()),
+            [head] if last.starts_with(head.as_bytes()) || head.as_bytes() > last => {
+                Self::Unknown(Level::new(head.clone()))
+            }
             [_] | [] => Self::None,
             _ => Self::Known(heads),
         }
@@ -55,7 +84,7 @@ fn heads(names: &[String]) -> Vec<String> {
     let [first, .., last] = names else { return names.to_vec() };
     let common = common(first.as_bytes(), last.as_bytes());
     let mut best: Vec<String> = Vec::new();
-    for length in common + 1..=common + 16 {
+    for length in common + 1..=common + LONGER {
         let mut heads: Vec<&str> = Vec::new();
         for name in names {
             let end = (length..name.len()).find(|at| name.is_char_boundary(*at)).unwrap_or(name.len());
@@ -78,6 +107,8 @@ fn heads(names: &[String]) -> Vec<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::source::object::list::Found;
+    use crate::source::object::snapshot::Meta;
 
     #[test]
     fn heads_are_of_all_names() {
@@ -107,23 +138,33 @@ mod tests {
             (&["a", "b", "c"], "a1", known(&["a", "b", "c"])),
             (&["a", "b", "c"], "b1", known(&["b", "c"])),
             (&["a", "b", "c"], "b", known(&["b", "c"])),
-            (&["a", "b", "c"], "c/x", Points::Unknown("c".into())),
+            (&["a", "b", "c"], "c/x", Points::Unknown(Level::new("c".into()))),
             (&["a", "b", "c"], "d", Points::None),
-            (&["b"], "a", Points::Unknown("b".into())),
+            (&["b"], "a", Points::Unknown(Level::new("b".into()))),
             (&[], "a", Points::None),
         ];
         for (heads, last, wanted) in table {
             assert_eq!(known(heads).after(last.as_bytes()), wanted, "{heads:?} after {last}");
         }
-        let names = |names: &[&str]| names.iter().map(|name| name.as_bytes().to_vec()).collect();
-        assert_eq!(Points::of_names("a/", names(&["a/b/"]), b"a/b/c"), Points::Unknown("a/b/".into()));
-        assert_eq!(
-            Points::of_names("a", names(&["a", "a/", "a-"]), b"a"),
-            Points::None,
-            "no more is known than before"
-        );
-        assert_eq!(Points::of_names("", vec![vec![0xff]], b"a"), Points::None);
-        assert_eq!(Points::of_names("", names(&["a/", "b/", "b0/"]), b"a/x"), known(&["a/", "b/", "b0/"]));
-        assert_eq!(Points::of_names("", names(&["a/", "b/", "b-0/"]), b"a/x"), Points::None, "in either order");
+        let found = |key: &[u8]| Found { key: key.to_vec(), meta: Meta::default() };
+        let page = |names: &[&str], next: Option<&str>| Page {
+            objects: names.iter().map(|name| found(name.as_bytes())).collect(),
+            next: next.map(str::to_owned),
+        };
+        let of = |of: &str, names: &[&str], last: &str| {
+            Points::of_names(Level::new(of.to_owned()), page(names, None), last.as_bytes())
+        };
+        assert_eq!(of("a/", &["a/b/"], "a/b/c"), Points::Unknown(Level::new("a/b/".into())));
+        assert_eq!(of("a", &["a", "a/", "a-"], "a"), Points::None, "no more is known than before");
+        assert_eq!(of("", &["a/", "b/", "b0/"], "a/x"), known(&["a/", "b/", "b0/"]));
+        assert_eq!(of("", &["a/", "b/", "b-0/"], "a/x"), Points::None, "in either order");
+        let odd = Page { objects: vec![found(&[0xff])], next: None };
+        assert_eq!(Points::of_names(Level::new(String::new()), odd, b"a"), Points::None);
+        // More of them come in another page.
+        let Points::Unknown(more) = Points::of_names(Level::new(String::new()), page(&["a/"], Some("t")), b"") else {
+            panic!("there are more");
+        };
+        assert_eq!(more.from, From::Token("t".into()));
+        assert_eq!(Points::of_names(more, page(&["b/"], None), b""), known(&["a/", "b/"]));
     }
 }

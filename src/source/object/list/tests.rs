@@ -114,6 +114,17 @@ fn many_keys_by_their_names() {
 }
 
 #[test]
+fn a_level_of_many_names_is_not_listed_twice() {
+    let all: Vec<Vec<u8>> = (0..20_000).map(|n| format!("img-{n:05}.png").into_bytes()).collect();
+    let bucket = bucket(all.clone(), 100);
+    let listed = listed(&bucket.serve(), "abfss://b@account.dfs.core.windows.net", &Scope::default());
+    let listed = listed.expect("it is listed");
+    assert_eq!(keys(&listed.snapshot), all);
+    // Its names are as many pages as it is itself.
+    assert!(listed.requests < 260, "{} requests for 200 pages", listed.requests);
+}
+
+#[test]
 fn another_order_loses_nothing() {
     // All of the directory comes first, though `-` is before `/`: a range that ended in it would never see the other one.
     let all: BTreeSet<Vec<u8>> = (0..2000)
